@@ -1,0 +1,15 @@
+"""Commands under `python -m spacy mtlner`."""
+
+import typer
+from spacy.cli._util import app
+
+from spacy_mtlner.cli.convert import convert_cli
+
+mtlner_cli = typer.Typer(
+    name="mtlner",
+    help="Flat, nested and discontinuous named entities: corpora and models.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+mtlner_cli.command("convert", no_args_is_help=True)(convert_cli)
+app.add_typer(mtlner_cli)

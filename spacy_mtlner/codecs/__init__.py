@@ -1,0 +1,1 @@
+"""Entities to training targets and back: pure functions, one file per representation."""

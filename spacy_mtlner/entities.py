@@ -1,0 +1,291 @@
+"""Entities on a Doc: the one place that knows how fragments are stored and read.
+
+An entity is a label over one or more fragments of tokens. One fragment is a contiguous entity,
+several make a discontinuous one. On a Doc the fragments are Spans in `doc.spans[key]`, next to each
+other; those of a discontinuous entity share a span id `"<number>/<n>"`, and the entities' scores lie
+beside the spans in `doc.spans[key].attrs["scores"]`.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy
+from spacy.attrs import ORTH
+from spacy.tokens import Doc, Span, SpanGroup
+from spacy.training import Example
+
+DEFAULT_KEY = "mtlner"
+
+Fragments = tuple[tuple[int, int], ...]
+
+_OWN_ID = re.compile(r"\d+/(\d+)")
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A labelled entity of one or more fragments; the score takes no part in comparisons.
+
+    label (str): The entity's type.
+    fragments (Sequence[tuple[int, int]]): (start, end) token offsets, end exclusive: sorted, not
+        empty, not touching each other.
+    score (float): Confidence in [0, 1]; 1.0 for gold annotation.
+    RAISES (ValueError): If the label, a fragment or the score is not valid.
+    """
+
+    label: str
+    fragments: Fragments
+    score: float = field(default=1.0, compare=False)
+
+    def __post_init__(self) -> None:
+        fragments = tuple((int(start), int(end)) for start, end in self.fragments)
+        object.__setattr__(self, "fragments", fragments)
+        if not isinstance(self.label, str) or not self.label:
+            raise ValueError(f"An entity's label must be a non-empty string, not {self.label!r}.")
+        if not fragments:
+            raise ValueError(f"An entity needs at least one fragment, but {self} has none.")
+        last = -1
+        for start, end in fragments:
+            if start < 0 or end <= start:
+                raise ValueError(
+                    f"Fragment ({start}, {end}) of {self} is not valid: "
+                    f"0 <= start < end must hold (an end is exclusive)."
+                )
+            if start <= last:
+                raise ValueError(
+                    f"The fragments of {self} must be sorted and must neither overlap nor touch: "
+                    f"({start}, {end}) begins at or before {last}, where another one ends."
+                )
+            last = end
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"The score of {self} must be in [0, 1].")
+
+    @property
+    def start(self) -> int:
+        """RETURNS (int): The first token's offset."""
+        return self.fragments[0][0]
+
+    @property
+    def end(self) -> int:
+        """RETURNS (int): The offset behind the last token."""
+        return self.fragments[-1][1]
+
+    @property
+    def is_contiguous(self) -> bool:
+        """RETURNS (bool): Whether the entity is one fragment."""
+        return len(self.fragments) == 1
+
+
+def merge_touching(fragments: Iterable[tuple[int, int]]) -> Fragments:
+    """Sort fragments and join those that touch or overlap.
+
+    fragments (Iterable[tuple[int, int]]): (start, end) offsets in any order, end exclusive.
+    RETURNS (Fragments): The smallest set of fragments over the same positions.
+    """
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(fragments):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return tuple(merged)
+
+
+def read_entities(doc: Doc, key: str = DEFAULT_KEY) -> list[Entity]:
+    """Read the entities in `doc.spans[key]`.
+
+    Spans without an id are contiguous entities. Neighbouring spans with the same label and id are
+    the fragments of one entity: after an id of our own, `"<number>/<n>"`, exactly n of them; after
+    any other id (brat's `T3`), as long as each begins where or after the last one ended.
+
+    doc (Doc): The document.
+    key (str): The spans key.
+    RETURNS (list[Entity]): The entities in stored order; none if the doc lacks the key. A score is
+        1.0 where the group has no scores.
+    RAISES (ValueError): If the scores do not match the spans.
+    """
+    if key not in doc.spans:
+        return []
+    group = doc.spans[key]
+    scores = group.attrs.get("scores")
+    if scores is not None and len(scores) != len(group):
+        raise ValueError(
+            f"doc.spans[{key!r}] has {len(group)} spans, but {len(scores)} scores. A group that "
+            f"was changed must be rebuilt: use write_entities, or delete its attrs['scores']."
+        )
+    entities: list[Entity] = []
+    fragments: list[tuple[int, int]] = []
+    open_id, label, score, missing = 0, "", 1.0, 0
+
+    def close() -> None:
+        if fragments:
+            entities.append(Entity(label, merge_touching(fragments), score))
+            fragments.clear()
+
+    for i, span in enumerate(group):
+        continues = (
+            fragments
+            and open_id != 0
+            and span.id == open_id
+            and span.label_ == label
+            and span.start >= fragments[-1][1]
+            and missing != 0
+        )
+        if not continues:
+            close()
+            open_id, label = span.id, span.label_
+            score = 1.0 if scores is None else float(scores[i])
+            own = _OWN_ID.fullmatch(span.id_) if open_id else None
+            # Counts the fragments to come; negative where the id does not tell.
+            missing = int(own[1]) if own else -1
+        fragments.append((span.start, span.end))
+        missing -= 1
+    close()
+    return entities
+
+
+def write_entities(doc: Doc, entities: Iterable[Entity], key: str = DEFAULT_KEY) -> None:
+    """Write entities to `doc.spans[key]`, in the given order, in place of what was there.
+
+    doc (Doc): The document.
+    entities (Iterable[Entity]): The entities.
+    key (str): The spans key.
+    RAISES (ValueError): If an entity ends outside the doc.
+    """
+    spans: list[Span] = []
+    scores: list[float] = []
+    n_discontinuous = 0
+    for entity in entities:
+        if entity.end > len(doc):
+            raise ValueError(f"{entity} ends outside its doc, which has {len(doc)} tokens.")
+        span_id = ""
+        if not entity.is_contiguous:
+            span_id = f"{n_discontinuous}/{len(entity.fragments)}"
+            n_discontinuous += 1
+        for start, end in entity.fragments:
+            spans.append(Span(doc, start, end, label=entity.label, span_id=span_id))
+            scores.append(float(entity.score))
+    doc.spans[key] = SpanGroup(doc, name=key, attrs={"scores": scores}, spans=spans)
+
+
+def read_ents(doc: Doc) -> list[Entity]:
+    """Read `doc.ents` as entities.
+
+    doc (Doc): The document.
+    RETURNS (list[Entity]): The entities in order of the text, with score 1.0.
+    """
+    return [Entity(ent.label_, ((ent.start, ent.end),)) for ent in doc.ents]
+
+
+def write_ents(doc: Doc, entities: Iterable[Entity], *, overwrite: bool = False) -> None:
+    """Write what `doc.ents` can hold of the entities: see `select_flat`.
+
+    doc (Doc): The document.
+    entities (Iterable[Entity]): The entities.
+    overwrite (bool): Replace the entities that are there already, instead of keeping them.
+    """
+    kept = [] if overwrite else list(doc.ents)
+    taken = [(ent.start, ent.end) for ent in kept]
+    flat = select_flat(entities, taken=taken)
+    doc.set_ents([*kept, *(Span(doc, e.start, e.end, label=e.label) for e in flat)])
+
+
+def select_flat(
+    entities: Iterable[Entity], *, taken: Sequence[tuple[int, int]] = ()
+) -> list[Entity]:
+    """Choose contiguous entities that do not overlap: the best score first, then the longer one,
+    then the earlier one.
+
+    entities (Iterable[Entity]): Any entities.
+    taken (Sequence[tuple[int, int]]): Token ranges that are occupied already.
+    RETURNS (list[Entity]): The chosen ones in order of the text.
+    """
+    candidates = [entity for entity in entities if entity.is_contiguous]
+    if not taken and _are_disjoint(candidates):
+        return sorted(candidates, key=lambda e: e.start)
+    candidates.sort(key=lambda e: (-e.score, e.start - e.end, e.start))
+    occupied = {i for start, end in taken for i in range(start, end)}
+    chosen = []
+    for entity in candidates:
+        if occupied.isdisjoint(range(entity.start, entity.end)):
+            occupied.update(range(entity.start, entity.end))
+            chosen.append(entity)
+    return sorted(chosen, key=lambda e: e.start)
+
+
+def _are_disjoint(entities: Sequence[Entity]) -> bool:
+    ordered = sorted(entities, key=lambda e: e.start)
+    return all(a.end <= b.start for a, b in zip(ordered, ordered[1:], strict=False))
+
+
+@dataclass(frozen=True)
+class TokenMap:
+    """How the reference's tokens of an Example lie on the predicted ones.
+
+    example (Example): The example.
+    is_identity (bool): Whether the tokens are the same.
+    """
+
+    example: Example
+    is_identity: bool
+
+    @classmethod
+    def of(cls, example: Example) -> "TokenMap":
+        """Compare the two tokenisations of an example.
+
+        example (Example): The example.
+        RETURNS (TokenMap): The map from reference to predicted tokens.
+        """
+        x, y = example.predicted, example.reference
+        same = len(x) == len(y) and numpy.array_equal(x.to_array(ORTH), y.to_array(ORTH))
+        return cls(example, same)
+
+    def fragment(self, start: int, end: int) -> tuple[int, int] | None:
+        """Map a fragment of the reference to the predicted tokens.
+
+        start (int): The fragment's first token.
+        end (int): The offset behind its last token.
+        RETURNS (Optional[tuple[int, int]]): The same text as predicted tokens, or None where no
+            predicted tokens begin and end with the fragment.
+        """
+        if self.is_identity:
+            return start, end
+        alignment = self.example.alignment
+        predicted = alignment.y2x[start:end]
+        if len(predicted) == 0:
+            return None
+        first, last = int(predicted[0]), int(predicted[-1])
+        covered = alignment.x2y[first : last + 1]
+        if int(covered[0]) < start or int(covered[-1]) >= end:
+            return None
+        return first, last + 1
+
+
+def align_entities(
+    example: Example, entities: Iterable[Entity], tokens: TokenMap | None = None
+) -> tuple[list[Entity], int]:
+    """Map entities of the reference to the predicted tokens, fragment by fragment.
+
+    example (Example): The example.
+    entities (Iterable[Entity]): Entities over the tokens of `example.reference`.
+    tokens (Optional[TokenMap]): The example's token map, where it is at hand already.
+    RETURNS (tuple[list[Entity], int]): The entities over the tokens of `example.predicted`, and the
+        number of those that no predicted tokens express.
+    """
+    tokens = tokens or TokenMap.of(example)
+    if tokens.is_identity:
+        return list(entities), 0
+    aligned: list[Entity] = []
+    n_unaligned = 0
+    for entity in entities:
+        fragments = [tokens.fragment(start, end) for start, end in entity.fragments]
+        found = [fragment for fragment in fragments if fragment is not None]
+        if len(found) == len(fragments):
+            aligned.append(Entity(entity.label, merge_touching(found), entity.score))
+        else:
+            n_unaligned += 1
+    return aligned, n_unaligned
+
+
+if not Doc.has_extension("entities"):
+    Doc.set_extension("entities", getter=read_entities)

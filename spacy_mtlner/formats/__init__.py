@@ -1,0 +1,59 @@
+"""Readers and writers of corpora."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from spacy_mtlner.formats.base import CharEntity, CorpusError, Record, Report, Tally
+from spacy_mtlner.formats.cluener import read_cluener
+from spacy_mtlner.formats.columns import read_columns
+from spacy_mtlner.formats.docs import make_annotated_doc, read_char_entities, read_docs
+from spacy_mtlner.formats.jsonl import read_jsonl, write_jsonl
+
+__all__ = [
+    "READERS",
+    "CharEntity",
+    "CorpusError",
+    "Record",
+    "Report",
+    "Tally",
+    "make_annotated_doc",
+    "read_char_entities",
+    "read_corpus",
+    "read_docs",
+    "write_jsonl",
+]
+
+# A reader takes path and report, and its format's own options by keyword.
+READERS: dict[str, Callable[..., Iterator[Record]]] = {
+    "cluener": read_cluener,
+    "columns": read_columns,
+    "jsonl": read_jsonl,
+}
+
+
+def read_corpus(
+    path: Path, format_name: str, report: Report, *, lang: str = "xx", **options: Any
+) -> Iterator[Record]:
+    """Read a corpus of any format.
+
+    path (Path): The file.
+    format_name (str): A name in `READERS`.
+    report (Report): Counts what is skipped and repaired.
+    lang (str): The texts' language, for the formats that need it.
+    options (Any): The format's own options.
+    RETURNS (Iterator[Record]): The records, read as they are asked for.
+    RAISES (CorpusError): If there is no such format or it has no such option; while reading, if
+        the file is not of this format.
+    """
+    if format_name not in READERS:
+        hint = f"Choose one of: {', '.join(READERS)}."
+        raise CorpusError(path, None, f"There is no format {format_name!r}.", hint)
+    reader = READERS[format_name]
+    known = inspect.signature(reader).parameters
+    for name in options.keys() - known.keys():
+        raise CorpusError(path, None, f"The format {format_name!r} has no option {name!r}.")
+    if "lang" in known:
+        options["lang"] = lang
+    return reader(path, report, **options)

@@ -1,0 +1,123 @@
+"""Records to Docs and back: character offsets to tokens, and tokens to character offsets."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+
+from spacy.tokens import Doc
+
+from spacy_mtlner.entities import DEFAULT_KEY, Entity, read_entities, write_entities, write_ents
+from spacy_mtlner.formats.base import CharEntity, CorpusError, Record, Report
+
+
+def read_docs(
+    records: Iterable[Record],
+    make_doc: Callable[[str], Doc],
+    report: Report,
+    *,
+    key: str = DEFAULT_KEY,
+    set_ents: bool = False,
+) -> Iterator[Doc]:
+    """Make an annotated Doc of each record.
+
+    records (Iterable[Record]): The records.
+    make_doc (Callable[[str], Doc]): The tokenizer, as `nlp.make_doc`.
+    report (Report): Counts docs, tokens and entities.
+    key (str): The spans key to write to.
+    set_ents (bool): Write `doc.ents` as well.
+    YIELDS (Doc): The docs.
+    RAISES (CorpusError): If the tokenizer does not keep a text.
+    """
+    for record in records:
+        doc, n_split = make_annotated_doc(make_doc, record, key=key, set_ents=set_ents)
+        report.docs += 1
+        report.tokens += len(doc)
+        report.split_tokens += n_split
+        report.add_entities(record.entities)
+        if set_ents:
+            report.not_in_ents += len(record.entities) - len(doc.ents)
+        yield doc
+
+
+def make_annotated_doc(
+    make_doc: Callable[[str], Doc],
+    record: Record,
+    *,
+    key: str = DEFAULT_KEY,
+    set_ents: bool = False,
+) -> tuple[Doc, int]:
+    """Tokenize a record's text and write its entities to `doc.spans[key]`.
+
+    A token is split where an entity begins or ends inside it, so that no entity is lost.
+
+    make_doc (Callable[[str], Doc]): The tokenizer, as `nlp.make_doc`.
+    record (Record): The record.
+    key (str): The spans key to write to. It is there even if the record has no entities.
+    set_ents (bool): Write what `doc.ents` can hold of the entities as well.
+    RETURNS (tuple[Doc, int]): The doc, and how many tokens of `make_doc` were split.
+    RAISES (CorpusError): If the tokenizer does not keep the text.
+    """
+    doc = make_doc(record.text)
+    if doc.text != record.text:
+        raise CorpusError(
+            record.path,
+            record.line,
+            "The tokenizer does not keep this text.",
+            "Use one that does: offsets would not fit.",
+        )
+    starts, ends = _token_borders(doc)
+    borders = {i for entity in record.entities for fragment in entity.fragments for i in fragment}
+    # A fragment has no white space at its borders, so they lie at a token's border or inside one.
+    cuts = sorted(borders - starts.keys() - ends.keys())
+    n_split = 0
+    if cuts:
+        doc, n_split = _split_tokens(doc, record.text, cuts)
+        starts, ends = _token_borders(doc)
+    entities = [
+        Entity(label, tuple((starts[start], ends[end]) for start, end in fragments))
+        for label, fragments in record.entities
+    ]
+    write_entities(doc, entities, key)
+    if set_ents:
+        write_ents(doc, entities)
+    return doc, n_split
+
+
+def read_char_entities(doc: Doc, key: str = DEFAULT_KEY) -> list[CharEntity]:
+    """Read the entities in `doc.spans[key]` by character offsets.
+
+    doc (Doc): The document.
+    key (str): The spans key.
+    RETURNS (list[CharEntity]): The entities in stored order.
+    """
+    return [
+        CharEntity(
+            entity.label,
+            tuple(
+                (doc[start].idx, doc[end - 1].idx + len(doc[end - 1]))
+                for start, end in entity.fragments
+            ),
+        )
+        for entity in read_entities(doc, key)
+    ]
+
+
+def _token_borders(doc: Doc) -> tuple[dict[int, int], dict[int, int]]:
+    """The token that starts at a character; the offset behind the token that ends at one."""
+    starts = {token.idx: token.i for token in doc}
+    ends = {token.idx + len(token): token.i + 1 for token in doc}
+    return starts, ends
+
+
+def _split_tokens(doc: Doc, text: str, cuts: list[int]) -> tuple[Doc, int]:
+    """Split tokens at sorted character offsets inside them; also returns how many were split."""
+    words: list[str] = []
+    spaces: list[bool] = []
+    n_split = 0
+    for token in doc:
+        end = token.idx + len(token)
+        inner = cuts[bisect_left(cuts, token.idx) : bisect_left(cuts, end)]
+        words += (text[a:b] for a, b in pairwise([token.idx, *inner, end]))
+        spaces += [False] * len(inner) + [bool(token.whitespace_)]
+        n_split += bool(inner)
+    return Doc(doc.vocab, words=words, spaces=spaces), n_split

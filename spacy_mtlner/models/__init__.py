@@ -1,0 +1,1 @@
+"""Architectures: thinc models that join a tok2vec layer to a torch module."""

@@ -1,0 +1,100 @@
+"""The architecture of `crf_ner`: tok2vec, optional recurrent layer, fully connected layer, CRF."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from spacy.tokens import Doc
+from thinc.api import ArgsKwargs, Model, chain
+from thinc.types import Floats2d
+from torch import Tensor
+
+from spacy_mtlner.codecs.tags import SchemeName, TagScheme
+from spacy_mtlner.models.torch_layer import Rows, build, get_module_shim, torch_layer
+from spacy_mtlner.nn.rnn import RNNKind
+from spacy_mtlner.nn.tagger import CRFScores, Tagger
+
+
+def build_crf_tagger_v1(
+    tok2vec: Model[list[Doc], list[Floats2d]],
+    rnn: RNNKind | None = None,
+    hidden_width: int = 128,
+    depth: int = 1,
+    dropout: float | None = None,
+    tag_scheme: SchemeName = "BILUO",
+) -> Model[list[Doc], CRFScores]:
+    """Build a CRF tagger over any tok2vec layer, inline or a listener.
+
+    tok2vec (Model[list[Doc], list[Floats2d]]): One vector per token.
+    rnn (Optional[RNNKind]): "lstm" or "gru" for a bidirectional recurrent layer, None for none.
+    hidden_width (int): Size of the recurrent layer's output, both directions together.
+    depth (int): Number of recurrent layers.
+    dropout (Optional[float]): Dropout rate of the head; None follows `training.dropout`.
+    tag_scheme (SchemeName): "BIO" or "BILUO" (BIOES).
+    RETURNS (Model[list[Doc], CRFScores]): The model; dimension nO is the number of tags.
+    """
+    TagScheme(tag_scheme, ())  # Refuses an unknown scheme here, where the config is read.
+    builder = partial(
+        _build_tagger, rnn=rnn, hidden_width=hidden_width, depth=depth, tag_scheme=tag_scheme
+    )
+    tagger = torch_layer("crf_tagger", builder, _convert_outputs, dropout=dropout)
+    model: Model[list[Doc], CRFScores] = chain(tok2vec, tagger)
+    model.init = _init
+    model.set_ref("tok2vec", tok2vec)
+    model.set_ref("output_layer", tagger)
+    model.attrs["tag_scheme"] = tag_scheme
+    model.attrs["resize_output"] = _resize_output
+    return model
+
+
+def _build_tagger(*, nI: int, nO: int, tag_scheme: SchemeName, **settings: Any) -> Tagger:
+    """The tagger's module; which tags are legal depends on their number alone."""
+    n_labels = (nO - 1) // len(TagScheme(tag_scheme, ()).prefixes)
+    scheme = TagScheme(tag_scheme, tuple(str(i) for i in range(n_labels)))
+    return Tagger(
+        nI,
+        nO,
+        allowed_transitions=torch.from_numpy(scheme.allowed_transitions),
+        allowed_start=torch.from_numpy(scheme.allowed_start),
+        allowed_end=torch.from_numpy(scheme.allowed_end),
+        **settings,
+    )
+
+
+def _init(model: Model, X: list[Doc] | None = None, Y: Any = None) -> None:
+    """Initialise the tok2vec layer, whose width is known only then, and build the tagger on it."""
+    tok2vec, tagger = model.get_ref("tok2vec"), model.get_ref("output_layer")
+    tok2vec.initialize(X=X)
+    width = max(row.shape[1] for row in tok2vec.predict(X))  # An empty doc's may be 0.
+    tagger.set_dim("nI", width)
+    tagger.set_dim("nO", model.get_dim("nO"))
+    build(tagger, nI=width, nO=model.get_dim("nO"))
+
+
+def _resize_output(model: Model, new_nO: int) -> Model:
+    """Add tags behind the present ones, whose weights stay."""
+    tagger = model.get_ref("output_layer")
+    shim = get_module_shim(tagger)
+    old = cast(Tagger, shim.module)
+    new = cast(Tagger, shim.build(nI=tagger.get_dim("nI"), nO=new_nO))
+    new.copy_tags_from(old)
+    for node in (model, tagger):
+        node.set_dim("nO", new_nO, force=True)
+    return model
+
+
+def _convert_outputs(
+    model: Model, inputs_outputs: tuple[Rows, CRFScores], is_train: bool
+) -> tuple[CRFScores, Callable[[CRFScores], ArgsKwargs]]:
+    """The scores stay torch tensors, for the loss and the decoder, but leave the graph."""
+    _, scores = inputs_outputs
+
+    def backprop(d_scores: CRFScores) -> ArgsKwargs:
+        return ArgsKwargs(args=(tuple(scores),), kwargs={"grad_tensors": tuple(d_scores)})
+
+    return CRFScores(*(_detach(score) for score in scores)), backprop
+
+
+def _detach(score: Tensor) -> Tensor:
+    return score.detach()

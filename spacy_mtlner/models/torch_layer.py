@@ -1,0 +1,195 @@
+"""Torch modules as layers of thinc models.
+
+What thinc's PyTorchWrapper lacks here: the module is built when its widths are known, a saved one
+is rebuilt before its weights are read, dropout follows the training's setting, and prediction does
+not switch the module between training and evaluation mode, so that several threads may predict.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import srsly
+import torch
+from thinc.api import ArgsKwargs, Model, PyTorchShim, PyTorchWrapper_v3, torch2xp, xp2torch
+from thinc.types import Floats2d
+from torch import Tensor, nn
+
+Rows = list[Floats2d]
+
+# A forked process hangs in torch if its parent used several threads before.
+_n_threads = 1
+
+
+def _before_fork() -> None:
+    global _n_threads
+    _n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
+def _after_fork_in_parent() -> None:
+    torch.set_num_threads(_n_threads)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+
+
+class TorchShim(PyTorchShim):
+    """Holds a torch module that is built from settings which are saved with its weights.
+
+    builder (Callable[..., nn.Module]): Makes the module from keyword arguments that JSON can hold.
+    """
+
+    def __init__(self, builder: Callable[..., nn.Module]) -> None:
+        super().__init__(nn.Module())
+        self.builder = builder
+
+    @property
+    def module(self) -> nn.Module:
+        """RETURNS (nn.Module): The module; one without any parameter before `build`."""
+        return cast(nn.Module, self._model)
+
+    def build(self, **settings: Any) -> nn.Module:
+        """Make the module anew, in evaluation mode.
+
+        **settings: The builder's keyword arguments.
+        RETURNS (nn.Module): The module.
+        """
+        device = self.device
+        self.cfg = settings
+        self._model = self.builder(**settings).to(device).eval()
+        return self._model
+
+    def predict(self, inputs: ArgsKwargs) -> Any:
+        """Run the module without gradients; it is in evaluation mode already.
+
+        inputs (ArgsKwargs): The module's arguments.
+        RETURNS (Any): Its output.
+        """
+        with torch.no_grad():
+            return self.module(*inputs.args, **inputs.kwargs)
+
+    def begin_update(self, inputs: ArgsKwargs) -> tuple[Any, Callable[[ArgsKwargs], Any]]:
+        """Run the module in training mode.
+
+        inputs (ArgsKwargs): The module's arguments.
+        RETURNS (tuple[Any, Callable[[ArgsKwargs], Any]]): Its output and the callback for gradients.
+        """
+        try:
+            return super().begin_update(inputs)
+        finally:
+            self.module.eval()
+
+    def from_bytes(self, bytes_data: bytes) -> "TorchShim":
+        """Rebuild the module and read its weights.
+
+        bytes_data (bytes): What `to_bytes` returned.
+        RETURNS (TorchShim): Itself.
+        """
+        settings = srsly.msgpack_loads(bytes_data)["config"]
+        if settings:
+            self.build(**settings)
+        super().from_bytes(bytes_data)
+        return self
+
+
+def torch_layer(
+    name: str,
+    builder: Callable[..., nn.Module],
+    convert_outputs: Callable[..., Any],
+    *,
+    dropout: float | None = None,
+) -> Model[Rows, Any]:
+    """Make a layer of a torch module that takes all rows' vectors and the rows' lengths:
+    `module(x, lengths)`, with x of shape (n_tokens, width).
+
+    name (str): The layer's name.
+    builder (Callable[..., nn.Module]): Makes the module from the settings given to `build`.
+    convert_outputs (Callable): As in thinc's PyTorchWrapper.
+    dropout (Optional[float]): The module's dropout rate; None follows the training's.
+    RETURNS (Model[Rows, Any]): The layer; `build` must be called before it is used.
+    """
+    model: Model[Rows, Any] = PyTorchWrapper_v3(nn.Module(), _rows_to_torch, convert_outputs)
+    model.name = name
+    model.shims[0] = TorchShim(builder)
+    model.attrs["fixed_dropout"] = dropout
+    return model
+
+
+def build(model: Model, **settings: Any) -> None:
+    """Build the module of a torch layer.
+
+    model (Model): The layer.
+    **settings: The builder's keyword arguments.
+    """
+    get_module_shim(model).build(**settings)
+
+
+def get_module_shim(model: Model) -> TorchShim:
+    """Get a torch layer's shim.
+
+    model (Model): The layer.
+    RETURNS (TorchShim): Its shim.
+    """
+    return cast(TorchShim, model.shims[0])
+
+
+def set_torch_dropout(model: Model, rate: float) -> None:
+    """Set the dropout rate of all torch layers of a model, but for those with a rate of their own;
+    thinc's `set_dropout_rate` does not reach them.
+
+    model (Model): The model.
+    rate (float): The dropout rate.
+    """
+    for node in model.walk():
+        for shim in node.shims:
+            if isinstance(shim, TorchShim):
+                fixed = node.attrs["fixed_dropout"]
+                for module in shim.module.modules():
+                    if isinstance(module, nn.Dropout):
+                        module.p = rate if fixed is None else fixed
+
+
+def _rows_to_torch(
+    model: Model, rows: Rows, is_train: bool
+) -> tuple[ArgsKwargs, Callable[[ArgsKwargs], Rows]]:
+    """(length, width) each -> (n_tokens, width) and the lengths. An empty row may have width 0."""
+    lengths = [len(row) for row in rows]
+    filled = [row for row in rows if len(row)]
+    # Concatenation copies: torch never works on memory that other listeners read.
+    flat = model.ops.xp.concatenate(filled) if filled else model.ops.alloc2f(0, 0)
+    device = get_module_shim(model).device
+    x = xp2torch(flat, requires_grad=is_train, device=device)
+
+    def backprop(d_inputs: ArgsKwargs) -> Rows:
+        return _split(torch2xp(d_inputs.args[0]), lengths)
+
+    return ArgsKwargs(args=(x, lengths), kwargs={}), backprop
+
+
+def torch_to_rows(
+    model: Model, inputs_outputs: tuple[Rows, Tensor], is_train: bool
+) -> tuple[Rows, Callable[[Rows], ArgsKwargs]]:
+    """Split a module's output (n_tokens, width) into one array (length, width) a row.
+
+    model (Model): The layer.
+    inputs_outputs (tuple[Rows, Tensor]): The layer's input and the module's output.
+    is_train (bool): Whether gradients will be asked for.
+    RETURNS (tuple[Rows, Callable]): The rows, and the callback from their gradients to torch's.
+    """
+    rows, y = inputs_outputs
+
+    def backprop(d_rows: Rows) -> ArgsKwargs:
+        d_flat = model.ops.xp.concatenate([d for d in d_rows if len(d)])
+        d_y = xp2torch(d_flat, device=y.device)
+        return ArgsKwargs(args=((y,),), kwargs={"grad_tensors": (d_y,)})
+
+    return _split(torch2xp(y.detach()), [len(row) for row in rows]), backprop
+
+
+def _split(flat: Floats2d, lengths: Sequence[int]) -> Rows:
+    ends = [0]
+    for length in lengths:
+        ends.append(ends[-1] + length)
+    return [flat[start:end] for start, end in zip(ends, ends[1:], strict=False)]

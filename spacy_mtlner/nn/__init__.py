@@ -1,0 +1,1 @@
+"""Neural network parts in plain torch, without spaCy or thinc."""

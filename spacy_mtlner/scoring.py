@@ -1,0 +1,157 @@
+"""Scores of entities, whatever their form: a prediction is right if label and fragments are."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+from spacy.scorer import PRFScore, get_ner_prf
+from spacy.tokens import Doc
+from spacy.training import Example
+
+from spacy_mtlner.entities import Entity, Fragments, read_entities, read_ents
+
+SUBSETS = ("boundary", "discontinuous", "nested", "flat")
+
+Key = tuple[str, Fragments]  # Label and fragments by character offsets.
+
+
+@dataclass
+class _Counts:
+    """Scores of all entities, of each label and of each subset."""
+
+    total: PRFScore = field(default_factory=PRFScore)
+    per_type: dict[str, PRFScore] = field(default_factory=dict)
+    subsets: dict[str, PRFScore] = field(
+        default_factory=lambda: {name: PRFScore() for name in SUBSETS}
+    )
+
+    def add(self, predicted: set[Key], gold: set[Key]) -> None:
+        self.total.score_set(predicted, gold)
+        for label in {label for label, _ in predicted | gold}:
+            self.per_type.setdefault(label, PRFScore()).score_set(
+                {key for key in predicted if key[0] == label},
+                {key for key in gold if key[0] == label},
+            )
+        predicted_parts, gold_parts = _split_by_form(predicted), _split_by_form(gold)
+        predicted_parts["boundary"] = {("", fragments) for _, fragments in predicted}
+        gold_parts["boundary"] = {("", fragments) for _, fragments in gold}
+        for name, score in self.subsets.items():
+            score.score_set(predicted_parts[name], gold_parts[name])
+
+
+def score_entities(
+    examples: Iterable[Example],
+    *,
+    spans_key: str,
+    gold: str = "spans",
+    annotate_ents: bool = False,
+    **kwargs: Any,
+) -> dict[str, Any]:
+    """Compare predicted with gold entities by label and character offsets of the fragments, so that
+    gold that the predicted tokens cannot express counts as missed.
+
+    examples (Iterable[Example]): The examples. Those whose gold is not annotated are skipped.
+    spans_key (str): Spans key of the predictions, and of the gold.
+    gold (str): "ents" where the gold is in `doc.ents`, else it is in `doc.spans[spans_key]`.
+    annotate_ents (bool): Whether to score `doc.ents` as well, as spaCy does for `ner`.
+    RETURNS (dict[str, Any]): `spans_{key}_{p,r,f}`, `spans_{key}_per_type` and
+        `spans_{key}_{subset}_{p,r,f}` for the subsets boundary (labels ignored), discontinuous
+        (several fragments), nested (first start to last end overlaps another entity's range) and
+        flat (neither); each subset is taken in gold and prediction separately. All None if no
+        example is annotated. With annotate_ents, `ents_{p,r,f}` and `ents_per_type`.
+    """
+    examples = list(examples)
+    counts = _Counts()
+    is_annotated = False
+    for example in examples:
+        reference = example.reference
+        if gold == "ents":
+            if len(reference) and not reference.has_annotation("ENT_IOB"):
+                continue
+            gold_entities = read_ents(reference)
+        else:
+            if spans_key not in reference.spans:
+                continue
+            gold_entities = read_entities(reference, spans_key)
+        is_annotated = True
+        predicted = read_entities(example.predicted, spans_key)
+        if not gold_entities and not predicted:
+            continue
+        in_predicted, in_reference = _token_offsets(example)
+        counts.add(_keys(predicted, *in_predicted), _keys(gold_entities, *in_reference))
+
+    prefix = f"spans_{spans_key}"
+    scores: dict[str, Any] = {}
+    parts = {prefix: counts.total}
+    parts.update({f"{prefix}_{name}": score for name, score in counts.subsets.items()})
+    for name, score in parts.items():
+        scores[f"{name}_p"] = score.precision if is_annotated else None
+        scores[f"{name}_r"] = score.recall if is_annotated else None
+        scores[f"{name}_f"] = score.fscore if is_annotated else None
+    per_type = {label: score.to_dict() for label, score in sorted(counts.per_type.items())}
+    scores[f"{prefix}_per_type"] = per_type if is_annotated else None
+    if annotate_ents:
+        scores.update(get_ner_prf(examples))
+    return scores
+
+
+def make_entity_scorer() -> Callable[..., dict[str, Any]]:
+    """Registered as `spacy_mtlner.entity_scorer.v1`.
+
+    RETURNS (Callable): `score_entities`.
+    """
+    return score_entities
+
+
+Offsets = tuple[NDArray[numpy.int64], NDArray[numpy.int64]]
+
+
+def _token_offsets(example: Example) -> tuple[Offsets, Offsets]:
+    """Where the tokens of the predicted and of the reference doc begin and end, in characters of
+    the text that both share; without white space where they differ in that.
+    """
+    predicted, reference = example.predicted, example.reference
+    if predicted.text == reference.text:
+        return _offsets(predicted), _offsets(reference)
+    return _offsets_without_space(predicted), _offsets_without_space(reference)
+
+
+def _offsets(doc: Doc) -> Offsets:
+    values = doc.to_array(["IDX", "LENGTH"]).astype(numpy.int64)
+    return values[:, 0], values[:, 0] + values[:, 1]
+
+
+def _offsets_without_space(doc: Doc) -> Offsets:
+    solid = numpy.array([not char.isspace() for char in doc.text], dtype=numpy.int64)
+    before = numpy.concatenate([[0], numpy.cumsum(solid)])
+    starts, ends = _offsets(doc)
+    return before[starts], before[ends]
+
+
+def _keys(
+    entities: Iterable[Entity], starts: NDArray[numpy.int64], ends: NDArray[numpy.int64]
+) -> set[Key]:
+    return {
+        (e.label, tuple((int(starts[start]), int(ends[end - 1])) for start, end in e.fragments))
+        for e in entities
+    }
+
+
+def _split_by_form(keys: set[Key]) -> dict[str, set[Key]]:
+    """The discontinuous, the nested and the flat ones of a doc's entities."""
+    ordered = sorted(keys, key=lambda key: key[1][0][0])
+    nested: set[Key] = set()
+    furthest: Key | None = None  # Of those that began before, the one that ends last.
+    for key in ordered:
+        if furthest is not None and key[1][0][0] < furthest[1][-1][1]:
+            nested.update((key, furthest))
+        if furthest is None or key[1][-1][1] > furthest[1][-1][1]:
+            furthest = key
+    discontinuous = {key for key in keys if len(key[1]) > 1}
+    return {
+        "discontinuous": discontinuous,
+        "nested": nested,
+        "flat": keys - discontinuous - nested,
+    }
