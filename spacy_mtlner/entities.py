@@ -1,17 +1,17 @@
 """Entities on a Doc: the one place that knows how fragments are stored and read.
 
 An entity is a label over one or more fragments of tokens. One fragment is a contiguous entity,
-several make a discontinuous one. On a Doc the fragments are Spans in `doc.spans[key]`, next to each
-other; those of a discontinuous entity share a span id `"<number>/<n>"`, and the entities' scores lie
-beside the spans in `doc.spans[key].attrs["scores"]`.
+several make a discontinuous one. On a Doc the fragments are Spans in `doc.spans[key]`, next to
+each other; those of a discontinuous entity share a span id `"<number>/<n>"`, and the entities'
+scores lie beside the spans in `doc.spans[key].attrs["scores"]`.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy
-from spacy.attrs import ORTH
 from spacy.tokens import Doc, Span, SpanGroup
 from spacy.training import Example
 
@@ -38,7 +38,12 @@ class Entity:
     score: float = field(default=1.0, compare=False)
 
     def __post_init__(self) -> None:
-        fragments = tuple((int(start), int(end)) for start, end in self.fragments)
+        try:
+            fragments = tuple((int(start), int(end)) for start, end in self.fragments)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"An entity's fragments must be (start, end) pairs, not {self.fragments!r}."
+            ) from None
         object.__setattr__(self, "fragments", fragments)
         if not isinstance(self.label, str) or not self.label:
             raise ValueError(f"An entity's label must be a non-empty string, not {self.label!r}.")
@@ -215,7 +220,7 @@ def select_flat(
 
 def _are_disjoint(entities: Sequence[Entity]) -> bool:
     ordered = sorted(entities, key=lambda e: e.start)
-    return all(a.end <= b.start for a, b in zip(ordered, ordered[1:], strict=False))
+    return all(a.end <= b.start for a, b in pairwise(ordered))
 
 
 @dataclass(frozen=True)
@@ -237,7 +242,7 @@ class TokenMap:
         RETURNS (TokenMap): The map from reference to predicted tokens.
         """
         x, y = example.predicted, example.reference
-        same = len(x) == len(y) and numpy.array_equal(x.to_array(ORTH), y.to_array(ORTH))
+        same = len(x) == len(y) and numpy.array_equal(x.to_array("ORTH"), y.to_array("ORTH"))
         return cls(example, same)
 
     def fragment(self, start: int, end: int) -> tuple[int, int] | None:

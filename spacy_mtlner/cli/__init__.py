@@ -4,6 +4,7 @@ import typer
 from spacy.cli._util import app
 
 from spacy_mtlner.cli.convert import convert_cli
+from spacy_mtlner.cli.report import report_cli
 
 mtlner_cli = typer.Typer(
     name="mtlner",
@@ -12,4 +13,5 @@ mtlner_cli = typer.Typer(
     rich_markup_mode=None,
 )
 mtlner_cli.command("convert", no_args_is_help=True)(convert_cli)
+mtlner_cli.command("report", no_args_is_help=True)(report_cli)
 app.add_typer(mtlner_cli)

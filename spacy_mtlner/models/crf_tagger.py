@@ -11,7 +11,7 @@ from thinc.types import Floats2d
 from torch import Tensor
 
 from spacy_mtlner.codecs.tags import SchemeName, TagScheme
-from spacy_mtlner.models.torch_layer import Rows, build, get_module_shim, torch_layer
+from spacy_mtlner.models.torch_layer import Rows, TorchShim, build, get_module_shim, torch_layer
 from spacy_mtlner.nn.rnn import RNNKind
 from spacy_mtlner.nn.tagger import CRFScores, Tagger
 
@@ -75,10 +75,12 @@ def _init(model: Model, X: list[Doc] | None = None, Y: Any = None) -> None:
 def _resize_output(model: Model, new_nO: int) -> Model:
     """Add tags behind the present ones, whose weights stay."""
     tagger = model.get_ref("output_layer")
-    shim = get_module_shim(tagger)
-    old = cast(Tagger, shim.module)
-    new = cast(Tagger, shim.build(nI=tagger.get_dim("nI"), nO=new_nO))
-    new.copy_tags_from(old)
+    old = get_module_shim(tagger)
+    # Not the same shim: an optimizer holds averages of the old shapes by the shim's id.
+    new = TorchShim(old.builder)
+    new.build(nI=tagger.get_dim("nI"), nO=new_nO)
+    cast(Tagger, new.module).copy_tags_from(cast(Tagger, old.module))
+    tagger.shims[0] = new
     for node in (model, tagger):
         node.set_dim("nO", new_nO, force=True)
     return model

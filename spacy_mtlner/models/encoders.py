@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy
 from numpy.typing import NDArray
-from spacy.attrs import ORTH
 from spacy.ml.staticvectors import StaticVectors
 from spacy.tokens import Doc
 from thinc.api import HashEmbed, Model, chain, concatenate, ragged2list, with_array
-from thinc.types import Floats2d, Ragged
+from thinc.types import Floats2d, Ints2d, Ragged
 
 from spacy_mtlner.models.torch_layer import Rows, build, torch_layer, torch_to_rows
 from spacy_mtlner.nn.transformer import TransformerEncoder
@@ -88,13 +87,13 @@ def build_character_embed_v1(
     RETURNS (Model[list[Doc], list[Floats2d]]): The layer, of width
         `width + 2 * bigram_width (+ width)`.
     """
-    tables = concatenate(
+    tables: Model[Ints2d, Floats2d] = concatenate(
         HashEmbed(width, rows, column=0, seed=11, dropout=0.0),
         HashEmbed(bigram_width, bigram_rows, column=1, seed=12, dropout=0.0),
         HashEmbed(bigram_width, bigram_rows, column=2, seed=13, dropout=0.0),
     )
     keys: Model[list[Doc], Ragged] = Model("character_keys", _character_keys)
-    features = chain(keys, with_array(tables))
+    features: Model[list[Doc], Ragged] = chain(keys, with_array(tables))
     size = width + 2 * bigram_width
     if include_static_vectors:
         features = concatenate(features, StaticVectors(width))
@@ -114,7 +113,7 @@ def _character_keys(
     # One key of value 0 between the docs: (n_tokens + n_docs + 1,).
     border = numpy.zeros(1, dtype=numpy.uint64)
     padded: NDArray[numpy.uint64] = numpy.concatenate(
-        [border, *(part for doc in docs for part in (doc.to_array(ORTH), border))]
+        [border, *(part for doc in docs for part in (doc.to_array("ORTH"), border))]
     )
     bigrams = padded[:-1] * _MIX + padded[1:]
     borders = numpy.cumsum([0] + [length + 1 for length in lengths])
@@ -122,5 +121,5 @@ def _character_keys(
     is_token[borders] = False
     tokens = numpy.flatnonzero(is_token)
     keys = numpy.stack([padded[tokens], bigrams[tokens - 1], bigrams[tokens]], axis=1)
-    output = Ragged(model.ops.asarray2i(keys, dtype="uint64"), model.ops.asarray1i(lengths))
-    return output, lambda d_output: []
+    data = model.ops.asarray2i(cast(Ints2d, keys), dtype="uint64")
+    return Ragged(data, model.ops.asarray1i(lengths)), lambda d_output: []

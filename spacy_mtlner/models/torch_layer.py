@@ -7,9 +7,10 @@ not switch the module between training and evaluation mode, so that several thre
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
-import srsly
+import srsly  # type: ignore[import-untyped]
 import torch
 from thinc.api import ArgsKwargs, Model, PyTorchShim, PyTorchWrapper_v3, torch2xp, xp2torch
 from thinc.types import Floats2d
@@ -74,7 +75,7 @@ class TorchShim(PyTorchShim):
         """Run the module in training mode.
 
         inputs (ArgsKwargs): The module's arguments.
-        RETURNS (tuple[Any, Callable[[ArgsKwargs], Any]]): Its output and the callback for gradients.
+        RETURNS (tuple[Any, Callable[[ArgsKwargs], Any]]): Its output and the gradients' callback.
         """
         try:
             return super().begin_update(inputs)
@@ -156,14 +157,13 @@ def _rows_to_torch(
 ) -> tuple[ArgsKwargs, Callable[[ArgsKwargs], Rows]]:
     """(length, width) each -> (n_tokens, width) and the lengths. An empty row may have width 0."""
     lengths = [len(row) for row in rows]
-    filled = [row for row in rows if len(row)]
     # Concatenation copies: torch never works on memory that other listeners read.
-    flat = model.ops.xp.concatenate(filled) if filled else model.ops.alloc2f(0, 0)
+    flat = _flatten(model, rows, model.maybe_get_dim("nI") or 0)
     device = get_module_shim(model).device
     x = xp2torch(flat, requires_grad=is_train, device=device)
 
     def backprop(d_inputs: ArgsKwargs) -> Rows:
-        return _split(torch2xp(d_inputs.args[0]), lengths)
+        return _split(cast(Floats2d, torch2xp(d_inputs.args[0])), lengths)
 
     return ArgsKwargs(args=(x, lengths), kwargs={}), backprop
 
@@ -181,15 +181,19 @@ def torch_to_rows(
     rows, y = inputs_outputs
 
     def backprop(d_rows: Rows) -> ArgsKwargs:
-        d_flat = model.ops.xp.concatenate([d for d in d_rows if len(d)])
-        d_y = xp2torch(d_flat, device=y.device)
+        d_y = xp2torch(_flatten(model, d_rows, y.shape[1]), device=y.device)
         return ArgsKwargs(args=((y,),), kwargs={"grad_tensors": (d_y,)})
 
-    return _split(torch2xp(y.detach()), [len(row) for row in rows]), backprop
+    return _split(cast(Floats2d, torch2xp(y.detach())), [len(row) for row in rows]), backprop
+
+
+def _flatten(model: Model, rows: Rows, width: int) -> Floats2d:
+    filled = [row for row in rows if len(row)]
+    return model.ops.xp.concatenate(filled) if filled else model.ops.alloc2f(0, width)
 
 
 def _split(flat: Floats2d, lengths: Sequence[int]) -> Rows:
     ends = [0]
     for length in lengths:
         ends.append(ends[-1] + length)
-    return [flat[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [flat[start:end] for start, end in pairwise(ends)]

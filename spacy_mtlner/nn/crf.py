@@ -10,6 +10,7 @@ transitions and no step has to look at a mask.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -398,7 +399,7 @@ class _LogPartition(Function):
                 exact_sources.split(32), exact_targets.split(32), strict=True
             ):
                 joint = source[..., None] + grid + target[..., None, :]  # (32, E, S, S)
-                counts += (joint.exp_() * exact_weight).sum((0, 1))
+                counts += (_exp_(joint) * exact_weight).sum((0, 1))
         return marginals * weight, counts
 
 
@@ -445,10 +446,9 @@ def _forward_backward(scores: Tensor, grid: Tensor) -> _Messages:
     What a float cannot hold is lost, and may have been the only way to a high score. So rows in
     which any reachable tag comes near the smallest float are run again with logarithms.
     """
-    info = torch.finfo(scores.dtype)
-    floor = info.tiny / info.eps  # below, a lost summand would be more than a rounding error
+    floor = _floor(scores.dtype)
     peaks = scores.amax(-1, keepdim=True)  # (K, B, 1)
-    emitted = (scores - peaks).exp_()  # (K, B, S)
+    emitted = _exp_(scores - peaks)  # (K, B, S)
     # Both directions are one batch: [0] is forward, [1] is backward with its steps reversed.
     weights = torch.stack((emitted, emitted.flip(0)))  # (2, K, B, S)
     moves = torch.stack((grid, grid.T)).exp_()  # (2, S, S)
@@ -463,7 +463,7 @@ def _forward_backward(scores: Tensor, grid: Tensor) -> _Messages:
         state /= norm
 
     forward, backward = states[0], states[1].flip(0)  # (K, B, S)
-    joint = forward / emitted.clamp(min=info.tiny) * backward  # (K, B, S)
+    joint = forward / emitted.clamp(min=floor) * backward  # (K, B, S)
     overlaps = joint.sum(-1, keepdim=True)  # (K, B, 1)
     links = (overlaps * norms[0])[1:]  # (K - 1, B, 1)
     log_z = (peaks + norms[0].log()).sum((0, 2))  # (B,)
@@ -490,11 +490,13 @@ def _with_exact_rows(messages: _Messages, scores: Tensor, grid: Tensor) -> _Mess
     states = torch.stack((emitted, emitted.flip(0)), 1)  # (K, 2, E, S)
     moves = torch.stack((grid, grid.T)).to(dtype)[:, None]  # (2, 1, S, S)
     for last, state in pairwise(states):
-        state += (last[..., None] + moves).logsumexp(-2)
+        moved = last[..., None] + moves  # (2, E, S, S)
+        top = moved.amax(-2, keepdim=True).clamp_(min=torch.finfo(dtype).min)  # (2, E, 1, S)
+        state += _exp_(moved.sub_(top)).sum(-2).log_().add_(top.squeeze(-2))
     forward, backward = states[:, 0], states[:, 1].flip(0)  # (K, E, S)
     log_z = forward[-1, :, -1]  # (E,)
     targets = backward - log_z.clamp(min=torch.finfo(dtype).min)[:, None]  # (K, E, S)
-    marginals = (forward + targets - emitted.masked_fill(emitted == -_INF, 0)).exp()  # (K, E, S)
+    marginals = _exp_(forward + targets - emitted.masked_fill(emitted == -_INF, 0))  # (K, E, S)
     return _Messages(
         messages.log_z.index_copy(0, rows, log_z.to(scores.dtype)),
         messages.marginals.index_copy(1, rows, marginals.to(scores.dtype)),
@@ -504,6 +506,18 @@ def _with_exact_rows(messages: _Messages, scores: Tensor, grid: Tensor) -> _Mess
         forward[:-1],
         targets[1:],
     )
+
+
+def _floor(dtype: torch.dtype) -> float:
+    """Get the value below which a lost summand would be more than a rounding error."""
+    info = torch.finfo(dtype)
+    return info.tiny / info.eps
+
+
+def _exp_(logs: Tensor) -> Tensor:
+    """Exponentiate in place, flushing to 0 up to the floor: exp is slow where it underflows."""
+    floor = _floor(logs.dtype)
+    return F.threshold_(logs.clamp_(min=math.log(floor) - 1).exp_(), floor, 0)
 
 
 def _exact_dtype(tensor: Tensor) -> torch.dtype:

@@ -34,6 +34,7 @@ class BiRNN(nn.Module):
                 f"A {kind} needs an even hidden_width (two directions) and a depth of at least 1, "
                 f"not {hidden_width} and {depth}."
             )
+        self.hidden_width = hidden_width
         widths = [width] + [hidden_width] * (depth - 1)
         layer, half = _KINDS[kind], hidden_width // 2
         self.forwards = nn.ModuleList(layer(w, half, batch_first=True) for w in widths)
@@ -47,6 +48,8 @@ class BiRNN(nn.Module):
         groups (list[RowGroup]): The rows in groups.
         RETURNS (Tensor): Shape (n_tokens, hidden_width).
         """
+        if not groups:
+            return x.new_zeros((0, self.hidden_width))
         index = [group.index for group in groups]
         backward_index = [group.backward_index for group in groups]
         mask = [group.mask for group in groups]

@@ -76,7 +76,7 @@ class WindowedAttention(nn.Module):
 
 
 def _with_neighbours(blocks: Tensor, fill: int) -> Tensor:
-    """Each block between the one before and the one behind: (n, size, ...) to (n, 3 * size, ...)."""
+    """Each block between the one before and the one behind: (n, size, ...) to (n, 3 size, ...)."""
     edge = blocks.new_full((1, *blocks.shape[1:]), fill)
     before = torch.cat([edge, blocks[:-1]])
     behind = torch.cat([blocks[1:], edge])
@@ -84,7 +84,7 @@ def _with_neighbours(blocks: Tensor, fill: int) -> Tensor:
 
 
 class TransformerLayer(nn.Module):
-    """Attention and feed-forward network, each with residual connection and normalisation (eq. 4-8).
+    """Attention and feed-forward network, each with residual connection and norm (eq. 4-8).
 
     The paper's text adds the feed-forward network's residual from the layer's input; as in the
     Transformer it follows, it is added here from the attention's output, X_attention.
@@ -118,7 +118,7 @@ class TransformerEncoder(nn.Module):
     """Shared feature extractor of "A Named Entity Recognition Model Based on Multi-Task Learning
     and Cascading Pointer Network" (section II B, eq. 1-8), over embedded tokens.
 
-    width (int): Size of the vectors, a multiple of twice the number of heads.
+    width (int): Size of the vectors, even and a multiple of the number of heads.
     depth (int): Number of layers.
     n_heads (int): Number of attention heads.
     hidden_width (int): Size of the feed-forward networks' hidden layer.
@@ -148,6 +148,8 @@ class TransformerEncoder(nn.Module):
         lengths (Sequence[int]): The rows' lengths.
         RETURNS (Tensor): Shape (n_tokens, width).
         """
+        if len(x) == 0:
+            return x
         sizes = torch.tensor(lengths, device=x.device)
         row = torch.repeat_interleave(torch.arange(len(sizes), device=x.device), sizes)
         first = torch.cumsum(sizes, 0) - sizes

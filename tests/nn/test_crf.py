@@ -98,10 +98,11 @@ def brute_log_partition(problem: Problem, allowed: Tensor | None = None) -> Tens
 def log_space_partition(problem: Problem) -> Tensor:
     """Run the textbook recursion in float64, where -1e9 is as good as -inf, as (B,)."""
     emissions, transitions, start, end = (x.double().clamp(min=-1e9) for x in problem[:4])
-    state = start + emissions[:, 0]
-    for k in range(1, emissions.size(1)):
-        moved = (state[..., None] + transitions).logsumexp(1) + emissions[:, k]
-        state = torch.where(problem.mask[:, k, None], moved, state)
+    emitted = emissions.unbind(1)
+    state = start + emitted[0]
+    for emission, inside in zip(emitted[1:], problem.mask.T[1:, :, None], strict=True):
+        moved = (state[..., None] + transitions).logsumexp(1) + emission
+        state = torch.where(inside, moved, state)
     return (state + end).logsumexp(1)
 
 

@@ -1,0 +1,109 @@
+"""One table over the metrics of several pipelines."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import srsly
+
+from spacy_mtlner.scoring import SUBSETS
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Scores of one pipeline on one corpus.
+
+    corpus (str): The corpus.
+    recipe (str): The recipe that trained the pipeline.
+    key (str): The spans key that was scored.
+    scores (dict[str, Any]): What `spacy evaluate` wrote.
+    """
+
+    corpus: str
+    recipe: str
+    key: str
+    scores: dict[str, Any]
+
+    def __getitem__(self, name: str) -> float | None:
+        return self.scores.get(f"spans_{self.key}_{name}")
+
+
+def read_metrics(folder: Path) -> list[Metrics]:
+    """Read the metrics of all pipelines.
+
+    folder (Path): Holds `<corpus>/<recipe>.json` files, written by `spacy evaluate`.
+    RETURNS (list[Metrics]): One for each spans key of each file, by corpus and recipe.
+    RAISES (ValueError): If there is no such file, or one holds no scores of entities.
+    """
+    metrics = []
+    for path in sorted(folder.glob("*/*.json")):
+        try:
+            scores = srsly.read_json(path)
+        except ValueError as err:
+            raise ValueError(f"{path}: not JSON ({err}). Evaluate the pipeline again.") from None
+        suffix = "_boundary_f"
+        keys = [name[len("spans_") : -len(suffix)] for name in scores if name.endswith(suffix)]
+        if not keys:
+            raise ValueError(
+                f"{path}: no scores of entities. Evaluate a pipeline that has a component of "
+                f"spacy_mtlner, with: python -m spacy evaluate MODEL CORPUS --output {path}"
+            )
+        metrics += [Metrics(path.parent.name, path.stem, key, scores) for key in sorted(keys)]
+    if not metrics:
+        raise ValueError(f"{folder}: no <corpus>/<recipe>.json in this folder.")
+    return metrics
+
+
+def make_report(metrics: Iterable[Metrics]) -> str:
+    """Write metrics as Markdown: per corpus a table of the recipes and one of the labels' F1.
+
+    metrics (Iterable[Metrics]): The metrics.
+    RETURNS (str): The text.
+    """
+    metrics = list(metrics)
+    parts = [
+        "# Results",
+        "Precision, recall and F1 in percent, of entities with label and all fragments right. "
+        "The further columns are F1 of parts: boundary ignores the labels; discontinuous entities "
+        "have several fragments, nested ones overlap another one, flat ones are neither.",
+    ]
+    for corpus in dict.fromkeys(entry.corpus for entry in metrics):
+        entries = [entry for entry in metrics if entry.corpus == corpus]
+        parts += [f"## {corpus}", _overview(entries), _per_label(entries)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _overview(entries: Sequence[Metrics]) -> str:
+    header = ["recipe", "P", "R", "F1", *SUBSETS, "words/s"]
+    names = ["p", "r", "f", *(f"{subset}_f" for subset in SUBSETS)]
+    rows = []
+    for entry in entries:
+        speed = entry.scores.get("speed")
+        words = f"{speed:,.0f}" if isinstance(speed, float) else "-"
+        rows.append([_name(entry), *(_percent(entry[name]) for name in names), words])
+    return _table(header, rows)
+
+
+def _per_label(entries: Sequence[Metrics]) -> str:
+    per_type = [entry.scores.get(f"spans_{entry.key}_per_type") or {} for entry in entries]
+    labels = sorted({label for scores in per_type for label in scores})
+    rows = [
+        [_name(entry), *(_percent(scores.get(label, {}).get("f")) for label in labels)]
+        for entry, scores in zip(entries, per_type, strict=True)
+    ]
+    return _table(["F1", *labels], rows)
+
+
+def _name(entry: Metrics) -> str:
+    n_keys = sum(name.endswith("_boundary_f") for name in entry.scores)
+    return entry.recipe if n_keys == 1 else f"{entry.recipe} ({entry.key})"
+
+
+def _percent(score: float | None) -> str:
+    return "-" if score is None else f"{100 * score:.1f}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
