@@ -54,7 +54,8 @@ def score_entities(
 
     examples (Iterable[Example]): The examples. Those whose gold is not annotated are skipped.
     spans_key (str): Spans key of the predictions, and of the gold.
-    gold (str): "ents" where the gold is in `doc.ents`, else it is in `doc.spans[spans_key]`.
+    gold (str): "ents" where the gold is in `doc.ents`, else it is in `doc.spans[spans_key]`. As in
+        spaCy, predictions on tokens without annotation in `doc.ents` are ignored.
     annotate_ents (bool): Whether to score `doc.ents` as well, as spaCy does for `ner`.
     RETURNS (dict[str, Any]): `spans_{key}_{p,r,f}`, `spans_{key}_per_type` and
         `spans_{key}_{subset}_{p,r,f}` for the subsets boundary (labels ignored), discontinuous
@@ -68,7 +69,7 @@ def score_entities(
     for example in examples:
         reference = example.reference
         if gold == "ents":
-            if len(reference) and not reference.has_annotation("ENT_IOB"):
+            if not reference.has_annotation("ENT_IOB"):
                 continue
             gold_entities = read_ents(reference)
         else:
@@ -80,7 +81,10 @@ def score_entities(
         if not gold_entities and not predicted:
             continue
         in_predicted, in_reference = _token_offsets(example)
-        counts.add(_keys(predicted, *in_predicted), _keys(gold_entities, *in_reference))
+        predicted_keys = _keys(predicted, *in_predicted)
+        if gold == "ents":
+            predicted_keys = _where_known(predicted_keys, reference, *in_reference)
+        counts.add(predicted_keys, _keys(gold_entities, *in_reference))
 
     prefix = f"spans_{spans_key}"
     scores: dict[str, Any] = {}
@@ -136,6 +140,19 @@ def _keys(
     return {
         (e.label, tuple((int(starts[start]), int(ends[end - 1])) for start, end in e.fragments))
         for e in entities
+    }
+
+
+def _where_known(
+    keys: set[Key], doc: Doc, starts: NDArray[numpy.int64], ends: NDArray[numpy.int64]
+) -> set[Key]:
+    """The entities none of whose characters is in a token that `doc.ents` says nothing of."""
+    missing = numpy.flatnonzero(doc.to_array("ENT_IOB") == 0).tolist()
+    unknown = {i for token in missing for i in range(int(starts[token]), int(ends[token]))}
+    return {
+        key
+        for key in keys
+        if unknown.isdisjoint(i for start, end in key[1] for i in range(start, end))
     }
 
 

@@ -1,12 +1,16 @@
 """`python -m spacy mtlner convert`: a corpus to spaCy's binary format."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import spacy
 import typer
+from spacy.language import Language
 from spacy.tokens import DocBin
+from srsly.msgpack import msgpack_encoders  # type: ignore[import-untyped]
 from wasabi import msg
 
 from spacy_mtlner.entities import DEFAULT_KEY
@@ -80,7 +84,7 @@ def convert_cli(
             **{name: value for name, value in options.items() if value is not None},
         )
     except (CorpusError, ImportError, OSError) as err:
-        msg.fail(str(err), exits=1)
+        msg.fail("The corpus was not converted", str(err), exits=1)
     print_report(report, with_ents=ents)
     msg.good(f"Wrote {report.docs} docs: {output_path}")
 
@@ -116,16 +120,39 @@ def convert(
         output_path /= f"{input_path.stem}.spacy"
     elif output_path.suffix != ".spacy":
         raise CorpusError(output_path, None, "The output must be a .spacy file or a folder.")
-    nlp = spacy.blank(lang)
+    nlp = _make_nlp(lang)
     nlp.max_length = sys.maxsize  # A limit for parsers, not for tokenizers.
-    records = read_corpus(input_path, format_name, report, lang=nlp.meta["lang"], **options)
+    records = read_corpus(input_path, format_name, report, lang=nlp.lang, **options)
     docs = read_docs(records, nlp.make_doc, report, key=spans_key, set_ents=set_ents)
-    doc_bin = DocBin(docs=docs, store_user_data=True)
+    with _encoders_found_once():
+        doc_bin = DocBin(docs=docs, store_user_data=True)
     if len(doc_bin) == 0:
         raise CorpusError(input_path, None, "Holds no records.", "Is it of another format?")
     with replacing(output_path) as part:
         doc_bin.to_disk(part)
     return output_path
+
+
+def _make_nlp(lang: str) -> Language:
+    try:
+        return spacy.blank(lang)
+    except ImportError as err:
+        hint = "Choose another one, or 'xx' for rules of no certain language."
+        raise ImportError(f"No tokenizer for language {lang!r}: {err} {hint}") from err
+
+
+@contextmanager
+def _encoders_found_once() -> Iterator[None]:
+    """Within this context, srsly does not search all entry points for encoders at every message.
+
+    A DocBin packs three messages per doc: the search would take two thirds of a conversion.
+    """
+    encoders = msgpack_encoders.get_all()
+    msgpack_encoders.get_all = lambda: encoders
+    try:
+        yield
+    finally:
+        del msgpack_encoders.get_all
 
 
 def print_report(report: Report, *, with_ents: bool) -> None:
@@ -159,4 +186,4 @@ def print_report(report: Report, *, with_ents: bool) -> None:
 def _print_tallies(title: str, tallies: dict[str, Tally]) -> None:
     for reason, tally in tallies.items():
         more = ", ..." if tally.count > len(tally.places) else ""
-        msg.warn(f"{title}: {reason}: {tally.count} ({', '.join(tally.places)}{more})")
+        msg.warn(f"{title}: {reason}: {tally.count}", f"{', '.join(tally.places)}{more}")

@@ -34,14 +34,14 @@ READERS: dict[str, Callable[..., Iterator[Record]]] = {
 
 
 def read_corpus(
-    path: Path, format_name: str, report: Report, *, lang: str = "xx", **options: Any
+    path: Path, format_name: str, report: Report, *, lang: str | None = None, **options: Any
 ) -> Iterator[Record]:
     """Read a corpus of any format.
 
     path (Path): The file.
     format_name (str): A name in `READERS`.
     report (Report): Counts what is skipped and repaired.
-    lang (str): The texts' language, for the formats that need it.
+    lang (Optional[str]): The texts' language, for the formats that need it.
     options (Any): The format's own options.
     RETURNS (Iterator[Record]): The records, read as they are asked for.
     RAISES (CorpusError): If there is no such format or it has no such option; while reading, if
@@ -52,8 +52,9 @@ def read_corpus(
         raise CorpusError(path, None, f"There is no format {format_name!r}.", hint)
     reader = READERS[format_name]
     known = inspect.signature(reader).parameters
-    for name in options.keys() - known.keys():
-        raise CorpusError(path, None, f"The format {format_name!r} has no option {name!r}.")
+    unknown = ", ".join(options.keys() - known.keys())
+    if unknown:
+        raise CorpusError(path, None, f"The format {format_name!r} has no option: {unknown}.")
     if "lang" in known:
         options["lang"] = lang
     return reader(path, report, **options)

@@ -41,7 +41,7 @@ def read_columns(
     path: Path,
     report: Report,
     *,
-    lang: str = "xx",
+    lang: str | None = None,
     separator: str | None = None,
     tag_column: int = -1,
     joiner: str | None = None,
@@ -54,7 +54,7 @@ def read_columns(
 
     path (Path): The file.
     report (Report): Counts what is skipped and repaired.
-    lang (str): The text's language, which tells the default joiner.
+    lang (Optional[str]): The text's language, which tells the default joiner.
     separator (Optional[str]): What stands between columns; any run of blanks and tabs if None.
     tag_column (int): The tag's column, from 0, or from the last one, -1. The token's is 0.
     joiner (Optional[str]): What joins tokens to text: by default nothing in languages written

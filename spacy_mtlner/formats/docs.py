@@ -104,8 +104,9 @@ def read_char_entities(doc: Doc, key: str = DEFAULT_KEY) -> list[CharEntity]:
 
 def _token_borders(doc: Doc) -> tuple[dict[int, int], dict[int, int]]:
     """The token that starts at a character; the offset behind the token that ends at one."""
-    starts = {token.idx: token.i for token in doc}
-    ends = {token.idx + len(token): token.i + 1 for token in doc}
+    first, length = doc.to_array(["IDX", "LENGTH"]).T
+    starts = {offset: i for i, offset in enumerate(first.tolist())}
+    ends = {offset: i for i, offset in enumerate((first + length).tolist(), start=1)}
     return starts, ends
 
 

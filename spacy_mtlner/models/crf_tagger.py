@@ -34,7 +34,6 @@ def build_crf_tagger_v1(
     tag_scheme (SchemeName): "BIO" or "BILUO" (BIOES).
     RETURNS (Model[list[Doc], CRFScores]): The model; dimension nO is the number of tags.
     """
-    TagScheme(tag_scheme, ())  # Refuses an unknown scheme here, where the config is read.
     builder = partial(
         _build_tagger, rnn=rnn, hidden_width=hidden_width, depth=depth, tag_scheme=tag_scheme
     )

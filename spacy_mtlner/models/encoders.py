@@ -87,7 +87,7 @@ def build_character_embed_v1(
     RETURNS (Model[list[Doc], list[Floats2d]]): The layer, of width
         `width + 2 * bigram_width (+ width)`.
     """
-    tables: Model[Ints2d, Floats2d] = concatenate(
+    tables: Model[Any, Any] = concatenate(
         HashEmbed(width, rows, column=0, seed=11, dropout=0.0),
         HashEmbed(bigram_width, bigram_rows, column=1, seed=12, dropout=0.0),
         HashEmbed(bigram_width, bigram_rows, column=2, seed=13, dropout=0.0),

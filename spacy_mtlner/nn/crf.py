@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 import torchcrf
 from torch import Tensor
-from torch.autograd.function import Function, FunctionCtx, once_differentiable
+from torch.autograd.function import Function, once_differentiable
 
 __all__ = [
     "CRF",
@@ -381,7 +381,7 @@ class _LogPartition(Function):
     """Log-partition of a lattice, whose gradient are the marginals and the transition counts."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, scores: Tensor, grid: Tensor) -> Tensor:
+    def forward(ctx: Any, scores: Tensor, grid: Tensor) -> Tensor:
         messages = _forward_backward(scores, grid)
         ctx.save_for_backward(grid, *messages[1:])
         return messages.log_z
@@ -392,12 +392,11 @@ class _LogPartition(Function):
         grid, marginals, sources, targets, rows, exact_sources, exact_targets = ctx.saved_tensors
         weight = grad[:, None]  # (B, 1)
         counts = sources.flatten(0, 1).T @ (targets * weight).flatten(0, 1)  # (S, S)
-        counts *= grid.exp()
+        counts *= grid.exp().clamp(max=torch.finfo(grid.dtype).max)  # 0 * inf would be NaN
         if exact_sources is not None:
             exact_weight = weight[rows, :, None]  # (E, 1, 1)
-            for source, target in zip(
-                exact_sources.split(32), exact_targets.split(32), strict=True
-            ):
+            chunks = zip(exact_sources.split(32), exact_targets.split(32), strict=True)
+            for source, target in chunks:  # (32, E, S)
                 joint = source[..., None] + grid + target[..., None, :]  # (32, E, S, S)
                 counts += (_exp_(joint) * exact_weight).sum((0, 1))
         return marginals * weight, counts
@@ -476,10 +475,10 @@ def _forward_backward(scores: Tensor, grid: Tensor) -> _Messages:
     faint = (states * norms.clamp(max=1) < floor)[:, 1:]  # (2, K - 1, B, S)
     faint &= reached.view_as(faint)
     faint &= torch.stack((legal[1:], legal[:-1].flip(0)))
-    rows = faint.any((0, 1, 3)) | ~(links >= floor).all(0)[:, 0]  # (B,)
-    exact = rows.nonzero()[:, 0]  # (E,)
-    messages = _Messages(log_z, joint.div_(overlaps), forward[:-1], backward[1:] / links, exact)
-    return _with_exact_rows(messages, scores, grid) if len(exact) else messages
+    inexact = faint.any((0, 1, 3)) | ~(links >= floor).all(0)[:, 0]  # (B,)
+    rows = inexact.nonzero()[:, 0]  # (E,)
+    messages = _Messages(log_z, joint.div_(overlaps), forward[:-1], backward[1:] / links, rows)
+    return _with_exact_rows(messages, scores, grid) if len(rows) else messages
 
 
 def _with_exact_rows(messages: _Messages, scores: Tensor, grid: Tensor) -> _Messages:
@@ -517,7 +516,7 @@ def _floor(dtype: torch.dtype) -> float:
 def _exp_(logs: Tensor) -> Tensor:
     """Exponentiate in place, flushing to 0 up to the floor: exp is slow where it underflows."""
     floor = _floor(logs.dtype)
-    return F.threshold_(logs.clamp_(min=math.log(floor) - 1).exp_(), floor, 0)
+    return torch.threshold_(logs.clamp_(min=math.log(floor) - 1).exp_(), floor, 0)
 
 
 def _exact_dtype(tensor: Tensor) -> torch.dtype:

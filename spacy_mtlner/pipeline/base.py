@@ -115,8 +115,6 @@ class EntityComponent(TrainablePipe):
         learn_rate_factor: float,
         scorer: Callable[..., dict[str, Any]] | None,
     ) -> None:
-        if gold not in ("auto", "spans", "ents"):
-            raise ValueError(f"{name}: gold must be 'auto', 'spans' or 'ents', not {gold!r}.")
         if not learn_rate_factor > 0:
             raise ValueError(
                 f"{name}: learn_rate_factor must be above 0, not {learn_rate_factor}. To train the "
@@ -213,11 +211,12 @@ class EntityComponent(TrainablePipe):
 
     def _check_report(self, report: GoldReport, keys: set[str]) -> None:
         where = f"doc.spans[{self.key!r}]" if self.cfg["gold"] == "spans" else "doc.ents"
+        no_spans = "" if self.key in keys else f" No doc has doc.spans[{self.key!r}]."
         if not self.labels:
             other = f" Spans keys found: {', '.join(map(repr, sorted(keys)))}." if keys else ""
             raise ValueError(
                 f"{self.name} has no labels: {report.n_annotated} of {report.n_docs} training docs "
-                f"have annotation in {where}, with {report.labels.total()} entities.{other} Check "
+                f"have annotation in {where}, with {report.labels.total()} entities.{no_spans}{other} Check "
                 f"the training corpus and the setting 'spans_key', or give the labels in "
                 f"[initialize.components.{self.name}]."
             )
@@ -282,7 +281,7 @@ class EntityComponent(TrainablePipe):
         reference = example.reference
         from_ents = self.cfg["gold"] == "ents"
         if from_ents:
-            if len(reference) and not reference.has_annotation("ENT_IOB"):
+            if not reference.has_annotation("ENT_IOB"):
                 return None
             entities = read_ents(reference)
         else:

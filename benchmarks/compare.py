@@ -1,0 +1,225 @@
+"""Train peers and ours on the same files for the same number of steps, and compare them.
+
+    python benchmarks/compare.py corpus/news_zh/train.spacy corpus/news_zh/dev.spacy --lang zh \
+        --systems ner crf_ner configs/bilstm_crf_zh.cfg --steps 1000 --seeds 0 1 2
+
+A system is a name below, whose components all get the same tok2vec layer, or the config of a
+recipe. The corpora need gold both in doc.ents (for the peers) and in doc.spans: convert with --ents.
+Each training runs in a process of its own. Prediction is timed in one process that holds all
+trained pipelines and takes turns between them; speeds are medians over the turns.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import spacy
+import torch
+from spacy.cli.train import train as spacy_train
+from spacy.language import Language
+from spacy.tokens import DocBin
+from spacy.training import Corpus
+from spacy.util import load_config
+from thinc.api import Config
+
+TOK2VEC = {
+    "@architectures": "spacy.HashEmbedCNN.v2",
+    "pretrained_vectors": None,
+    "width": 96,
+    "depth": 4,
+    "embed_size": 2000,
+    "window_size": 1,
+    "maxout_pieces": 3,
+    "subword_features": True,
+}
+
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "ner": {
+        "factory": "ner",
+        "model": {
+            "@architectures": "spacy.TransitionBasedParser.v2",
+            "state_type": "ner",
+            "extra_state_tokens": False,
+            "hidden_width": 64,
+            "maxout_pieces": 2,
+            "use_upper": True,
+            "nO": None,
+            "tok2vec": TOK2VEC,
+        },
+    },
+    "crf_ner": {"factory": "crf_ner", "model": {"tok2vec": TOK2VEC}},
+    "crf_ner without rnn": {"factory": "crf_ner", "model": {"tok2vec": TOK2VEC, "rnn": None}},
+}
+
+
+def make_config(system: str, args: argparse.Namespace, seed: int) -> Config:
+    """Make the training config of a system, with the settings that all systems share."""
+    if system in SYSTEMS:
+        nlp = spacy.blank(args.lang)
+        component = dict(SYSTEMS[system])
+        nlp.add_pipe(component.pop("factory"), config=component)
+        config = nlp.config.copy()
+        training = config["training"]
+        training["dropout"] = 0.1 if args.dropout is None else args.dropout
+        training["optimizer"] = {
+            "@optimizers": "Adam.v1",
+            "L2_is_weight_decay": True,
+            "L2": 0.01,
+            "grad_clip": 1.0,
+            "use_averages": False,
+            "learn_rate": 0.001,
+        }
+    else:
+        config = load_config(system)
+        training = config["training"]
+        config["corpora"] = spacy.blank(args.lang).config["corpora"]
+    training.update(
+        max_steps=args.steps,
+        max_epochs=0,
+        patience=0,
+        eval_frequency=max(1, args.steps // args.evaluations),
+        accumulate_gradient=1,
+    )
+    training["batcher"] = {
+        "@batchers": "spacy.batch_by_words.v1",
+        "discard_oversize": False,
+        "size": args.words,
+        "tolerance": 0.2,
+        "get_length": None,
+    }
+    training["logger"] = {"@loggers": "spacy.ConsoleLogger.v1", "progress_bar": False}
+    score = "ents_f" if system == "ner" else "spans_mtlner_f"
+    training["score_weights"] = {score: 1.0}
+    config["system"] = {"seed": seed, "gpu_allocator": None}
+    config["paths"] = {
+        "train": str(args.train),
+        "dev": str(args.dev),
+        "vectors": None,
+        "init_tok2vec": None,
+    }
+    return config
+
+
+class Stopwatch:
+    """Seconds that a function takes over all its calls."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.seconds = 0.0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return self.function(*args, **kwargs)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+def train_worker(system: str, seed: int, folder: Path, args: argparse.Namespace) -> None:
+    """Train one system in this process; write its result to a file in the folder."""
+    torch.set_num_threads(args.threads)
+    folder.mkdir(parents=True)
+    path = folder / "config.cfg"
+    make_config(system, args, seed).to_disk(path)
+    evaluate, update = Stopwatch(Language.evaluate), Stopwatch(Language.update)
+    Language.evaluate = lambda *a, **k: evaluate(*a, **k)  # type: ignore[method-assign]
+    words = 0
+
+    def counting_update(nlp: Language, examples: Any, *a: Any, **k: Any) -> Any:
+        nonlocal words
+        words += sum(len(example.predicted) for example in examples)
+        return update(nlp, examples, *a, **k)
+
+    Language.update = counting_update  # type: ignore[method-assign]
+    start = time.perf_counter()
+    spacy_train(path, folder)
+    seconds = time.perf_counter() - start - evaluate.seconds
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    best = spacy.load(folder / "model-best")
+    scores = best.evaluate(list(Corpus(args.dev)(best)))
+    result = {
+        **{name: scores[f"ents_{name}"] for name in "prf"},
+        "train_words_per_second": words / update.seconds,
+        "train_seconds": seconds,
+        "peak_memory_mb": peak,
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def time_prediction(folders: dict[str, Path], args: argparse.Namespace) -> dict[str, float]:
+    """Words per second of `nlp.pipe` on the dev texts, the pipelines taking turns."""
+    pipelines = {name: spacy.load(folder / "model-best") for name, folder in folders.items()}
+    docs = list(DocBin().from_disk(args.dev).get_docs(spacy.blank(args.lang).vocab))
+    texts = [doc.text for doc in docs]
+    n_words = sum(map(len, docs))
+    speeds: dict[str, list[float]] = {name: [] for name in pipelines}
+    for turn in range(args.turns + 1):
+        for name, nlp in pipelines.items():
+            start = time.perf_counter()
+            for _ in nlp.pipe(texts, batch_size=256):
+                pass
+            if turn > 0:  # The first one warms up.
+                speeds[name].append(n_words / (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in speeds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("train", type=Path)
+    parser.add_argument("dev", type=Path)
+    parser.add_argument("--lang", required=True)
+    parser.add_argument("--systems", nargs="+", default=["ner", "crf_ner"])
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--words", type=int, default=1000, help="words of a batch")
+    parser.add_argument("--dropout", type=float, help="of all named systems [default: 0.1]")
+    parser.add_argument("--evaluations", type=int, default=5, help="the best one counts")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--turns", type=int, default=5, help="of timing prediction")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/compare.json"))
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        system, seed, folder = args.worker
+        train_worker(system, int(seed), Path(folder), args)
+        return
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as temp:
+        runs: dict[str, list[dict[str, float]]] = {system: [] for system in args.systems}
+        folders: dict[str, Path] = {}
+        for seed in args.seeds:
+            for i, system in enumerate(args.systems):
+                folder = folders[system] = Path(temp) / f"{i}-{seed}"
+                worker = ["--worker", system, str(seed), str(folder)]
+                subprocess.run([sys.executable, *sys.argv, *worker], check=True)
+                runs[system].append(json.loads((folder / "result.json").read_text()))
+        speeds = time_prediction(folders, args)
+    print(f"\n{args.train}: {args.steps} steps of {args.words} words, seeds {args.seeds}")
+    print(f"{'system':32} {'F1':>6} {'(of seeds)':>20} {'train w/s':>10} {'pipe w/s':>9} {'MB':>6}")
+    results = {}
+    for system, entries in runs.items():
+        mean = {key: statistics.mean(run[key] for run in entries) for key in entries[0]}
+        results[system] = {**mean, "pipe_words_per_second": speeds[system], "runs": entries}
+        of_seeds = " ".join(f"{100 * run['f']:.1f}" for run in entries)
+        print(
+            f"{system:32} {100 * mean['f']:6.2f} {of_seeds:>20} "
+            f"{mean['train_words_per_second']:10,.0f} {speeds[system]:9,.0f} "
+            f"{mean['peak_memory_mb']:6,.0f}"
+        )
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    settings = {key: str(value) for key, value in vars(args).items() if key != "worker"}
+    args.output.write_text(json.dumps({"settings": settings, "results": results}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The `convert` command, through spaCy's own command line."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import spacy
+from click.testing import Result
+from spacy.cli import app
+from spacy.tokens import Doc, DocBin
+from typer.testing import CliRunner
+
+import spacy_mtlner.cli  # noqa: F401
+from spacy_mtlner.entities import Entity, read_entities
+
+RECORDS = [
+    {
+        "text": "left and right arm",
+        "entities": [
+            {"label": "BODY", "spans": [[0, 4], [15, 18]]},
+            {"label": "BODY", "spans": [[9, 18]]},
+            {"label": "BODY", "spans": [[40, 44]]},
+            {"label": "SIDE", "spans": [[8, 14]]},
+        ],
+    },
+    {"text": "nothing", "entities": []},
+]
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(app, ["mtlner", "convert", *map(str, args)])
+
+
+def unwrap(result: Result) -> str:
+    """The output without the line breaks of wrapping."""
+    return " ".join(result.output.split())
+
+
+def load(path: Path) -> list[Doc]:
+    return list(DocBin().from_disk(path).get_docs(spacy.blank("en").vocab))
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("\n".join(json.dumps(record) for record in RECORDS), encoding="utf-8")
+    return path
+
+
+def test_convert(corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "train.spacy"
+    result = run(corpus, output, "-f", "jsonl", "-l", "en", "--spans-key", "task", "--ents")
+    assert result.exit_code == 0, result.output
+    docs = load(output)
+    assert [doc.text for doc in docs] == [record["text"] for record in RECORDS]
+    assert read_entities(docs[0], "task") == [
+        Entity("BODY", ((0, 1), (3, 4))),
+        Entity("BODY", ((2, 4),)),
+        Entity("SIDE", ((2, 3),)),
+    ]
+    assert [[ent.text for ent in doc.ents] for doc in docs] == [["right arm"], []]
+    assert "task" in docs[1].spans
+    assert [*output.parent.iterdir()] == [output]
+
+
+def test_report(corpus: Path, tmp_path: Path) -> None:
+    result = run(corpus, tmp_path / "x.spacy", "-f", "jsonl", "-l", "en", "-e")
+    figures = dict(re.findall(r"^(\S.*?) {2,}(\d+)$", result.output, re.MULTILINE))
+    expected = {"Docs": 2, "Tokens": 5, "Tokens split": 0, "Entities": 3, "BODY": 2, "SIDE": 1}
+    expected |= {"Nested": 2, "Discontinuous": 1, "Not in doc.ents": 2}
+    assert figures == {name: str(n) for name, n in expected.items()}
+    for fault in ("Skipped: offset outside the text", "Repaired: white space trimmed"):
+        assert re.search(rf"{fault}: 1\S* {re.escape(str(corpus))}:1", unwrap(result))
+
+
+@pytest.mark.parametrize("folder", ["new/", "."])
+def test_output_folder(corpus: Path, tmp_path: Path, folder: str) -> None:
+    result = run(corpus, f"{tmp_path}/{folder}", "-f", "jsonl", "-l", "en")
+    assert result.exit_code == 0, result.output
+    assert len(load(tmp_path / folder / "corpus.spacy")) == 2
+
+
+def test_options_reach_the_reader(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.tsv"
+    corpus.write_text("New York\tB-LOC\tX\n\nis\tO\tX\n", encoding="utf-8")
+    output = tmp_path / "corpus.spacy"
+    args = ["--separator", r"\t", "--tag-column", "1", "--joiner", "-", "--n-sents", "2"]
+    result = run(corpus, output, "-f", "columns", "-l", "en", *args)
+    assert result.exit_code == 0, result.output
+    (doc,) = load(output)
+    assert doc.text == "New York-is"
+    assert [span.text for span in doc.spans["mtlner"]] == ["New York"]
+
+
+def test_language_tells_the_joiner(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.bio"
+    corpus.write_text("北 B-LOC\n京 I-LOC\n", encoding="utf-8")
+    assert run(corpus, f"{tmp_path}/", "-f", "columns", "-l", "zh").exit_code == 0
+    assert [doc.text for doc in load(tmp_path / "corpus.spacy")] == ["北京"]
+
+
+@pytest.mark.parametrize(
+    "text, args, message",
+    [
+        ("{}", ["-f", "jsonl", "-l", "en"], "corpus.jsonl:1: Not a record"),
+        ("\n", ["-f", "jsonl", "-l", "en"], "corpus.jsonl: Holds no records."),
+        ("{}", ["-f", "docx", "-l", "en"], "corpus.jsonl: There is no format 'docx'."),
+        ("{}", ["-f", "jsonl", "-l", "en", "-n", "2"], "'jsonl' has no option: n_sents."),
+        ("{}", ["-f", "jsonl", "-l", "qq"], "No tokenizer for language 'qq'"),
+    ],
+)
+def test_errors(corpus: Path, text: str, args: list[str], message: str) -> None:
+    corpus.write_text(text, encoding="utf-8")
+    output = corpus.with_name("old.spacy")
+    output.write_bytes(b"old")
+    result = run(corpus, output, *args)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit), "no traceback"
+    assert message in unwrap(result)
+    assert output.read_bytes() == b"old"
+
+
+def test_missing_input_and_wrong_output(corpus: Path, tmp_path: Path) -> None:
+    missing = run(tmp_path / "none.jsonl", f"{tmp_path}/", "-f", "jsonl", "-l", "en")
+    assert (missing.exit_code, "none.jsonl: Cannot be read" in unwrap(missing)) == (1, True)
+    wrong = run(corpus, tmp_path / "corpus.bin", "-f", "jsonl", "-l", "en")
+    assert (wrong.exit_code, "corpus.bin: The output must be" in unwrap(wrong)) == (1, True)
+
+
+def test_help_and_entry_point() -> None:
+    """`python -m spacy` finds the command by its entry point alone, where it is installed."""
+    result = run("--help")
+    assert result.exit_code == 0
+    for option in ("--separator", "--tag-column", "--joiner", "--n-sents", "--spans-key", "--ents"):
+        assert option in result.output
+    code = "import spacy_mtlner.cli; from spacy.cli import setup_cli; setup_cli()"
+    command = [sys.executable, "-c", code, "mtlner", "convert", "--help"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "python -m spacy mtlner convert" in output

@@ -1,0 +1,609 @@
+import itertools
+import math
+import pickle
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import spacy
+import torch
+from spacy.language import Language
+from spacy.tokens import Doc, Span
+from spacy.training import Example
+from spacy.util import fix_random_seed
+from thinc.api import Optimizer
+
+from spacy_mtlner.codecs.tags import TagScheme
+from spacy_mtlner.entities import Entity, read_entities, write_entities
+from spacy_mtlner.models.torch_layer import get_module_shim
+from spacy_mtlner.pipeline.crf_ner import CRFEntityRecognizer
+
+EMBED = {
+    "@architectures": "spacy.MultiHashEmbed.v2",
+    "width": 32,
+    "attrs": ["NORM", "SHAPE"],
+    "rows": [200, 50],
+    "include_static_vectors": False,
+}
+SMALL = {"model": {"tok2vec": EMBED, "hidden_width": 32}}
+TRAIN: list[tuple[str, list[tuple[str, int, int]]]] = [
+    ("I like London and Berlin .", [("LOC", 2, 3), ("LOC", 4, 5)]),
+    ("Angela Merkel went to New York City", [("PER", 0, 2), ("LOC", 4, 7)]),
+    ("", []),
+    ("nothing to find here", []),
+    ("Ada", [("PER", 0, 1)]),
+    (" \n ", []),
+]
+
+
+def make_examples(
+    nlp: Language, key: str = "mtlner", data: Iterable[Any] = tuple(TRAIN)
+) -> list[Example]:
+    examples = []
+    for text, spans in data:
+        reference = nlp.make_doc(text)
+        entities = [Entity(label, ((start, end),)) for label, start, end in spans]
+        write_entities(reference, entities, key)
+        examples.append(Example(nlp.make_doc(text), reference))
+    return examples
+
+
+def add_crf(nlp: Language, name: str = "crf_ner", **config: Any) -> CRFEntityRecognizer:
+    component = nlp.add_pipe("crf_ner", name=name, config={**SMALL, **config})
+    assert isinstance(component, CRFEntityRecognizer)
+    return component
+
+
+def train(nlp: Language, examples: list[Example], steps: int = 60, drop: float = 0.0) -> Language:
+    optimizer = nlp.initialize(lambda: examples)
+    optimizer.learn_rate = 0.01
+    for _ in range(steps):
+        nlp.update(examples, sgd=optimizer, drop=drop)
+    return nlp
+
+
+@pytest.fixture(scope="module")
+def trained() -> Language:
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    add_crf(nlp)
+    return train(nlp, make_examples(nlp))
+
+
+def entities_of(doc: Doc) -> list[tuple[Entity, float]]:
+    return [(entity, pytest.approx(entity.score, abs=1e-5)) for entity in read_entities(doc)]
+
+
+def test_overfits(trained: Language) -> None:
+    scores = trained.evaluate(make_examples(trained))
+    assert scores["spans_mtlner_f"] == scores["spans_mtlner_flat_f"] == 1.0
+    for text, spans in TRAIN:
+        doc = trained(text)
+        assert read_entities(doc) == [Entity(label, ((a, b),)) for label, a, b in spans]
+        assert [(e.label_, e.start, e.end) for e in doc.ents] == spans
+
+
+@pytest.mark.parametrize("way", ["disk", "bytes", "pickle"])
+def test_saves_and_loads(trained: Language, way: str, tmp_path: Path) -> None:
+    if way == "disk":
+        trained.to_disk(tmp_path)
+        loaded = spacy.load(tmp_path)
+    elif way == "bytes":
+        loaded = spacy.blank("en")
+        add_crf(loaded)
+        loaded.from_bytes(trained.to_bytes())
+    else:
+        loaded = pickle.loads(pickle.dumps(trained))
+    assert loaded.get_pipe("crf_ner").cfg == trained.get_pipe("crf_ner").cfg
+    for text, _ in TRAIN:
+        assert entities_of(loaded(text)) == entities_of(trained(text))
+
+
+def test_saves_and_loads_before_initialization() -> None:
+    nlp = spacy.blank("en")
+    add_crf(nlp).add_label("LOC")
+    other = spacy.blank("en")
+    add_crf(other)
+    other.from_bytes(nlp.to_bytes())
+    assert other.get_pipe("crf_ner").labels == ("LOC",)
+    with pytest.raises(ValueError, match="crf_ner is not initialized"):
+        other("text")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
+def test_pipe_equals_call_whatever_the_batch(trained: Language, batch_size: int) -> None:
+    texts = [text for text, _ in TRAIN] * 3 + ["Berlin " * 50, "Ada and Angela Merkel"]
+    docs = list(trained.pipe(texts, batch_size=batch_size))
+    assert [doc.text for doc in docs] == texts
+    for doc in docs:
+        assert entities_of(doc) == entities_of(trained(doc.text))
+
+
+def test_pipe_with_several_processes(trained: Language) -> None:
+    texts = [text for text, _ in TRAIN] * 2
+    docs = trained.pipe(texts, n_process=2, batch_size=3)
+    for doc, text in zip(docs, texts, strict=True):
+        assert entities_of(doc) == entities_of(trained(text))
+
+
+def test_several_threads_predict_the_same(trained: Language) -> None:
+    texts = [text for text, _ in TRAIN] * 20
+    with ThreadPoolExecutor(4) as pool:
+        docs = list(pool.map(trained, texts))
+    assert [read_entities(doc) for doc in docs] == [read_entities(trained(t)) for t in texts]
+
+
+def test_empty_docs_are_ordinary_input(trained: Language) -> None:
+    component = trained.get_pipe("crf_ner")
+    assert component.predict([]) == []
+    docs = [trained.make_doc(""), trained.make_doc("")]
+    component.set_annotations(docs, component.predict(docs))
+    assert all("mtlner" in doc.spans and not doc.spans["mtlner"] for doc in docs)
+    example = Example(trained.make_doc(""), trained.make_doc(""))
+    assert component.update([example], losses={}) == {"crf_ner": 0.0}
+
+
+@pytest.mark.parametrize("scheme", ["BIO", "BILUO"])
+def test_score_is_the_probability_of_exactly_this_entity(scheme: Any) -> None:
+    """Against the sum over all tag sequences."""
+    fix_random_seed(1)
+    nlp = spacy.blank("en")
+    component = add_crf(nlp, model={"tok2vec": EMBED, "rnn": None, "tag_scheme": scheme})
+    train(nlp, make_examples(nlp), steps=4)
+    checked = 0
+    for text in ["Angela Merkel likes Berlin", "Ada", "New York City and London"]:
+        doc = nlp(text)
+        scores = component.model.predict([doc])
+        tags = TagScheme(scheme, component.labels)
+        weights: dict[tuple[tuple[str, int, int], ...], float] = {}
+        length = len(doc)
+        for path in itertools.product(range(len(tags)), repeat=length):
+            score = float(scores.start[path[0]] + scores.end[path[-1]])
+            score += sum(float(scores.emissions[i, tag]) for i, tag in enumerate(path))
+            score += sum(float(scores.transitions[a, b]) for a, b in itertools.pairwise(path))
+            spans = tags.decode(numpy.array(path), numpy.array([length]))
+            key = tuple(
+                (tags.labels[label], int(start), int(end))
+                for label, start, end in zip(spans.labels, spans.starts, spans.ends, strict=True)
+            )
+            weights[key] = weights.get(key, 0.0) + math.exp(score)
+        total = sum(weights.values())
+        for entity in read_entities(doc):
+            wanted = (entity.label, entity.start, entity.end)
+            expected = sum(w for key, w in weights.items() if wanted in key) / total
+            assert entity.score == pytest.approx(expected, abs=1e-4)
+            assert 0.0 < entity.score < 1.0
+            checked += 1
+    assert checked >= 3
+
+
+def test_long_doc(trained: Language) -> None:
+    words = ["Angela", "Merkel", "saw", "Berlin", "."] * 4000
+    doc = trained(Doc(trained.vocab, words=words))
+    assert len(read_entities(doc)) >= 4000
+    assert all(0.0 <= entity.score <= 1.0 for entity in read_entities(doc))
+
+
+def test_same_seed_same_weights() -> None:
+    weights = []
+    for _ in range(2):
+        fix_random_seed(3)
+        nlp = spacy.blank("en")
+        component = add_crf(nlp)
+        train(nlp, make_examples(nlp), steps=3, drop=0.2)
+        weights.append(component.model.to_bytes())
+    assert weights[0] == weights[1]
+
+
+# Labels and gold
+
+
+def test_no_labels_is_an_error() -> None:
+    nlp = spacy.blank("en")
+    add_crf(nlp)
+    with pytest.raises(ValueError, match=r"crf_ner has no labels: .*spans_key"):
+        nlp.initialize()
+
+
+def test_missing_spans_key_is_an_error_that_names_the_others() -> None:
+    nlp = spacy.blank("en")
+    add_crf(nlp)
+    examples = make_examples(nlp, key="other")
+    with pytest.raises(ValueError, match=r"No doc has doc.spans\['mtlner'\]. Spans keys found: 'other'"):
+        nlp.initialize(lambda: examples)
+
+
+def test_unknown_label_is_an_error_at_initialize_and_update() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    examples = make_examples(nlp)
+    with pytest.raises(ValueError, match=r"labels that are not in the given ones: PER"):
+        component.initialize(lambda: examples, nlp=nlp, labels=["LOC"])
+    nlp = spacy.blank("en")
+    add_crf(nlp)
+    nlp.initialize(lambda: make_examples(nlp, data=TRAIN[:1]))
+    with pytest.raises(ValueError, match=r"crf_ner: label 'PER' of the training data is unknown"):
+        nlp.update(examples)
+
+
+def test_given_labels_keep_their_order_and_missing_examples_are_reported() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    examples = make_examples(nlp)
+    with pytest.warns(UserWarning, match="no training example for ORG"):
+        component.initialize(lambda: examples, nlp=nlp, labels=["PER", "ORG", "LOC"])
+    assert component.labels == ("PER", "ORG", "LOC")
+    assert component.label_data == ["PER", "ORG", "LOC"]
+    assert "ORG" in nlp.vocab.strings
+
+
+@pytest.mark.parametrize("label", ["", 3])
+def test_add_label_refuses_what_is_none(label: Any) -> None:
+    with pytest.raises(ValueError, match="label must be a non-empty string"):
+        add_crf(spacy.blank("en")).add_label(label)
+
+
+def test_add_label_enlarges_a_trained_component(trained: Language) -> None:
+    nlp = pickle.loads(pickle.dumps(trained))
+    component = nlp.get_pipe("crf_ner")
+    before = [entities_of(nlp(text)) for text, _ in TRAIN]
+    emissions = component.model.predict([nlp.make_doc(TRAIN[0][0])]).emissions
+    assert component.add_label("ORG") == 1
+    assert component.add_label("ORG") == 0
+    larger = component.model.predict([nlp.make_doc(TRAIN[0][0])]).emissions
+    assert torch.equal(larger[:, : emissions.shape[1]], emissions)
+    assert larger.shape[1] == emissions.shape[1] + 4
+    assert len(before) == len(TRAIN)
+    data = [*TRAIN, ("She works at Siemens now", [("ORG", 3, 4)])]
+    examples = make_examples(nlp, data=data)
+    optimizer = nlp.resume_training()
+    optimizer.learn_rate = 0.01
+    for _ in range(60):
+        nlp.update(examples, sgd=optimizer)
+    assert nlp.evaluate(examples)["spans_mtlner_f"] == 1.0
+    loaded = pickle.loads(pickle.dumps(nlp))
+    assert read_entities(loaded(data[-1][0])) == [Entity("ORG", ((3, 4),))]
+
+
+def test_sourced_component_predicts_the_same(trained: Language) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("crf_ner", source=trained)
+    for text, _ in TRAIN:
+        assert entities_of(nlp(text)) == entities_of(trained(text))
+
+
+def test_gold_is_read_from_ents_where_there_are_no_spans() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    examples = make_examples(nlp)
+    for example in examples:
+        entities = read_entities(example.reference)
+        example.reference.ents = [
+            Span(example.reference, e.start, e.end, label=e.label) for e in entities
+        ]
+        del example.reference.spans["mtlner"]
+    train(nlp, examples)
+    assert component.cfg["gold"] == "ents"
+    scores = nlp.evaluate(examples)
+    assert scores["spans_mtlner_f"] == scores["ents_f"] == 1.0
+
+
+def test_gold_in_spans_goes_before_ents() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    examples = make_examples(nlp)
+    for example in examples[:2]:
+        example.reference.ents = [Span(example.reference, 0, 1, label="WRONG")]
+    nlp.initialize(lambda: examples)
+    assert component.cfg["gold"] == "spans"
+    assert component.labels == ("LOC", "PER")
+
+
+def test_tokens_of_unknown_ents_are_marginalised() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    known = nlp.make_doc("Angela Merkel went to New York City")
+    known.ents = [Span(known, 0, 2, label="PER"), Span(known, 4, 7, label="LOC")]
+    partly = nlp.make_doc(known.text)
+    partly.set_ents([Span(partly, 0, 2, label="PER")], default="missing")
+    examples = [Example(nlp.make_doc(known.text), known)]
+    nlp.initialize(lambda: examples)
+    scores = component.model.predict([known])
+    full, _ = component.get_loss(examples, scores)
+    part, gradient = component.get_loss([Example(nlp.make_doc(known.text), partly)], scores)
+    assert 0.0 < part < full
+    # The sum over all continuations that keep the entity as it is.
+    scheme = component.tag_scheme
+    gold = scheme.encode(
+        _spans([(0, 0, 2, component.labels.index("PER"))]), numpy.array([len(known)])
+    )
+    possible = scheme.possible_tags(
+        gold, numpy.array([False] * 2 + [True] * 5), numpy.array([len(known)])
+    )
+    assert possible[:2].sum() == 2
+    assert bool(torch.isfinite(gradient.emissions).all())
+
+
+def _spans(rows: list[tuple[int, int, int, int]]) -> Any:
+    from spacy_mtlner.codecs.tags import Spans
+
+    return Spans(*numpy.array(rows, dtype=numpy.int64).reshape(-1, 4).T)
+
+
+def test_what_a_flat_head_cannot_learn_is_counted() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    reference = nlp.make_doc("University of New York and Chicago")
+    write_entities(
+        reference,
+        [
+            Entity("ORG", ((0, 4),)),
+            Entity("LOC", ((2, 4),)),
+            Entity("ORG", ((0, 2), (5, 6))),
+        ],
+    )
+    example = Example(nlp.make_doc(reference.text), reference)
+    with pytest.warns(UserWarning, match=r"2 overlapping or discontinuous gold entities .*1 are"):
+        component.initialize(lambda: [example], nlp=nlp)
+    assert component.labels == ("ORG",)
+
+
+def test_gold_inside_tokens_is_counted_and_missed() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    reference = Doc(nlp.vocab, words=["un", "London", "ish", "London"], spaces=[0, 0, 1, 0])
+    write_entities(reference, [Entity("LOC", ((1, 2),)), Entity("LOC", ((3, 4),))])
+    example = Example(nlp.make_doc(reference.text), reference)
+    with pytest.warns(UserWarning, match="1 gold entities begin or end inside a token"):
+        component.initialize(lambda: [example], nlp=nlp)
+    example.predicted = nlp.make_doc(reference.text)
+    write_entities(example.predicted, [Entity("LOC", ((1, 2),))])
+    assert component.score([example])["spans_mtlner_r"] == 0.5
+
+
+def test_score_weight_without_a_score_is_reported() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    nlp.config["training"]["score_weights"] = {"spans_sc_f": 1.0, "spans_mtlner_f": 0.5}
+    with pytest.warns(UserWarning, match=r"spans_sc_f = 0.67: no component has that score"):
+        component.initialize(lambda: make_examples(nlp), nlp=nlp)
+
+
+# Update
+
+
+def test_docs_without_the_key_teach_nothing() -> None:
+    """A batch of another task leaves the head as it is, and scales nothing in a mixed batch."""
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    docs = [example.predicted for example in examples]
+    scores = component.model.predict(docs)
+    loss, gradient = component.get_loss(examples, scores)
+    others = make_examples(nlp, key="other")
+    nothing, no_gradient = component.get_loss(others, scores)
+    assert nothing == 0.0
+    assert all(bool((part == 0).all()) for part in no_gradient)
+    mixed, mixed_gradient = component.get_loss(
+        examples + others, component.model.predict(docs + docs)
+    )
+    assert mixed == pytest.approx(loss, rel=1e-5)
+    n_tokens = len(gradient.emissions)
+    assert torch.allclose(mixed_gradient.emissions[:n_tokens], gradient.emissions, atol=1e-6)
+    assert bool((mixed_gradient.emissions[n_tokens:] == 0).all())
+
+
+def test_loss_is_weighted_by_sample() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    examples = make_examples(nlp)[:2]
+    nlp.initialize(lambda: examples)
+    scores = component.model.predict([example.predicted for example in examples])
+    single = [
+        component.get_loss([eg], component.model.predict([eg.predicted]))[0] for eg in examples
+    ]
+    examples[0].reference.user_data["mtlner_weight"] = 0.25
+    loss, _ = component.get_loss(examples, scores)
+    assert loss == pytest.approx((0.25 * single[0] + single[1]) / 2, rel=1e-4)
+
+
+def test_loss_that_is_not_finite_is_an_error() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    module = get_module_shim(component.model.get_ref("output_layer")).module
+    with torch.no_grad():
+        next(module.linear.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"The loss of crf_ner is nan"):
+        nlp.update(examples)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0])
+def test_learn_rate_factor_must_be_positive(factor: float) -> None:
+    with pytest.raises(ValueError, match="learn_rate_factor must be above 0"):
+        add_crf(spacy.blank("en"), learn_rate_factor=factor)
+
+
+def test_learn_rate_factor_scales_the_heads_steps_only() -> None:
+    steps: dict[float, tuple[Any, Any]] = {}
+    for factor in (1.0, 3.0):
+        fix_random_seed(0)
+        nlp = spacy.blank("en")
+        component = add_crf(nlp, learn_rate_factor=factor)
+        examples = make_examples(nlp)
+        nlp.initialize(lambda examples=examples: examples)
+        head = get_module_shim(component.model.get_ref("output_layer")).module.linear.weight
+        table = next(n for n in component.model.walk() if n.name == "hashembed")
+        before = head.detach().clone(), table.get_param("E").copy()
+        sgd = Optimizer(0.1, grad_clip=0.0, L2=0.0, use_averages=False, use_radam=False)
+        component.update(examples, sgd=sgd)
+        steps[factor] = head.detach() - before[0], table.get_param("E") - before[1]
+    assert torch.allclose(steps[3.0][0], 3 * steps[1.0][0], atol=1e-5)
+    assert numpy.allclose(steps[3.0][1], steps[1.0][1], atol=1e-5)
+    assert float(steps[1.0][0].abs().max()) > 0
+    assert float(numpy.abs(steps[1.0][1]).max()) > 0
+
+
+def test_dropout_follows_the_training() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+
+    def losses(drop: float) -> set[float]:
+        return {component.update(examples, drop=drop, losses={})["crf_ner"] for _ in range(3)}
+
+    assert len(losses(0.0)) == 1
+    assert len(losses(0.5)) == 3
+
+
+# Encoders
+
+
+def test_two_tasks_over_one_tok2vec_do_not_harm_each_other() -> None:
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    width = 32
+    encoder = {
+        "@architectures": "spacy.Tok2Vec.v2",
+        "embed": EMBED,
+        "encode": {
+            "@architectures": "spacy.MaxoutWindowEncoder.v2",
+            "width": width,
+            "depth": 1,
+            "window_size": 1,
+            "maxout_pieces": 2,
+        },
+    }
+    nlp.add_pipe("tok2vec", config={"model": encoder})
+    listener = {"@architectures": "spacy.Tok2VecListener.v1", "width": width, "upstream": "*"}
+    for task in ("places", "persons"):
+        add_crf(
+            nlp,
+            task,
+            spans_key=task,
+            annotate_ents=False,
+            model={"tok2vec": listener, "hidden_width": 32},
+        )
+    places = [(text, [s for s in spans if s[0] == "LOC"]) for text, spans in TRAIN]
+    persons = [(text, [s for s in spans if s[0] == "PER"]) for text, spans in TRAIN]
+    examples = make_examples(nlp, "places", places) + make_examples(nlp, "persons", persons)
+    optimizer = nlp.initialize(lambda: examples)
+    optimizer.learn_rate = 0.01
+    assert nlp.get_pipe("places").labels == ("LOC",)
+    assert nlp.get_pipe("persons").labels == ("PER",)
+    for step in range(80):
+        batch = examples[step % 2 :: 2]
+        nlp.update(batch, sgd=False, losses={})
+        for _, pipe in nlp.pipeline:
+            pipe.finish_update(optimizer)
+    scores = nlp.evaluate(examples)
+    assert scores["spans_places_f"] == scores["spans_persons_f"] == 1.0
+    # Without listeners, each component has an encoder of its own.
+    before = [entities_of(nlp(text)) for text, _ in TRAIN]
+    nlp.replace_listeners("tok2vec", "places", ["model.tok2vec"])
+    assert [entities_of(nlp(text)) for text, _ in TRAIN] == before
+
+
+def test_learns_over_a_transformer(tmp_path: Path, tiny_bert: Callable[[Path], str]) -> None:
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    model = {
+        "@architectures": "spacy-transformers.TransformerModel.v3",
+        "name": tiny_bert(tmp_path),
+        "tokenizer_config": {"use_fast": True, "model_max_length": 64},
+        "get_spans": {"@span_getters": "spacy-transformers.strided_spans.v1", "window": 32, "stride": 24},
+    }
+    nlp.add_pipe("transformer", config={"model": model})
+    listener = {
+        "@architectures": "spacy-transformers.TransformerListener.v1",
+        "grad_factor": 1.0,
+        "pooling": {"@layers": "reduce_mean.v1"},
+        "upstream": "*",
+    }
+    add_crf(nlp, model={"tok2vec": listener, "rnn": None})
+    examples = make_examples(nlp)
+    optimizer = nlp.initialize(lambda: examples)
+    optimizer.learn_rate = 0.005
+    for _ in range(60):
+        nlp.update(examples, sgd=False, losses={})
+        for _, pipe in nlp.pipeline:
+            pipe.finish_update(optimizer)
+    assert nlp.evaluate(examples)["spans_mtlner_f"] == 1.0
+    nlp.to_disk(tmp_path / "pipeline")
+    loaded = spacy.load(tmp_path / "pipeline")
+    assert entities_of(loaded(TRAIN[1][0])) == entities_of(nlp(TRAIN[1][0]))
+
+
+@pytest.mark.parametrize(
+    "tok2vec",
+    [
+        {**EMBED, "include_static_vectors": True},
+        {
+            "@architectures": "spacy_mtlner.CharacterEmbed.v1",
+            "width": 32,
+            "rows": 200,
+            "bigram_width": 16,
+            "bigram_rows": 200,
+            "include_static_vectors": True,
+        },
+        {"@architectures": "spacy_mtlner.TransformerEncoder.v1", "width": 32, "embed": EMBED},
+    ],
+)
+@pytest.mark.parametrize("rnn", ["gru", None])
+def test_learns_over_other_embeddings(tok2vec: dict[str, Any], rnn: str | None) -> None:
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    words = sorted({word for text, _ in TRAIN for word in text.split()})
+    vectors = numpy.random.default_rng(0).normal(size=(len(words), 10)).astype("f")
+    for word, vector in zip(words, vectors, strict=True):
+        nlp.vocab.set_vector(word, vector)
+    add_crf(nlp, model={"tok2vec": tok2vec, "rnn": rnn, "depth": 2, "hidden_width": 32})
+    examples = make_examples(nlp)
+    train(nlp, examples, steps=80)
+    assert nlp.evaluate(examples)["spans_mtlner_f"] == 1.0
+
+
+# Annotation
+
+
+def test_ents_already_there_are_kept_unless_overwritten(trained: Language) -> None:
+    component = trained.get_pipe("crf_ner")
+    for overwrite, expected in ((False, ["MISC", "LOC"]), (True, ["LOC", "LOC"])):
+        doc = trained.make_doc("I like London and Berlin .")
+        doc.ents = [Span(doc, 1, 3, label="MISC")]
+        component.cfg["overwrite"] = overwrite
+        component.set_annotations([doc], component.predict([doc]))
+        assert [ent.label_ for ent in doc.ents] == expected
+        assert [entity.label for entity in read_entities(doc)] == ["LOC", "LOC"]
+    component.cfg["overwrite"] = False
+
+
+def test_ents_are_left_alone_without_annotate_ents(trained: Language) -> None:
+    component = trained.get_pipe("crf_ner")
+    component.cfg["annotate_ents"] = False
+    doc = component(trained.make_doc("I like London and Berlin ."))
+    component.cfg["annotate_ents"] = True
+    assert not doc.ents
+    assert len(read_entities(doc)) == 2
+
+
+def test_refuses_unknown_settings() -> None:
+    with pytest.raises(ValueError, match="crf_ner -> gold"):
+        add_crf(spacy.blank("en"), gold="nowhere")
+    with pytest.raises(ValueError, match="tag_scheme"):
+        add_crf(spacy.blank("en"), model={"tok2vec": EMBED, "tag_scheme": "IOBES"})
+
+
+def test_initialize_warns_of_nothing_on_good_data() -> None:
+    nlp = spacy.blank("en")
+    add_crf(nlp)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        nlp.initialize(lambda: make_examples(nlp))

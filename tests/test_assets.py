@@ -1,0 +1,55 @@
+"""The shipped corpora are what their ABOUT.md says."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ASSETS = Path(__file__).parent.parent / "assets"
+PARTS = {"train": 240, "dev": 60, "test": 60}
+
+
+@pytest.fixture(scope="module")
+def checker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("assets_check", ASSETS / "check.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up.
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["news_zh", "reactions_en"])
+def test_corpus_has_no_findings_and_the_promised_size(checker: ModuleType, name: str) -> None:
+    assert checker.check(ASSETS / name).findings == []
+    for part, size in PARTS.items():
+        lines = (ASSETS / name / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
+        assert len(lines) >= size
+    assert "CC0" in (ASSETS / name / "ABOUT.md").read_text(encoding="utf-8")
+
+
+def test_checker_finds_faults(checker: ModuleType, tmp_path: Path) -> None:
+    entity = {"label": "LOC", "spans": [[0, 6]]}
+    lines = [
+        {"text": "Berlin hat 3 Millionen Einwohner.", "entities": [entity]},
+        {"text": "Madrid hat 4 Millionen Einwohner.", "entities": [entity]},  # One skeleton.
+        {"text": "kurz", "entities": [entity]},  # Outside the text.
+    ]
+    for part in PARTS:
+        (tmp_path / f"{part}.jsonl").write_text("")
+    text = "\n".join(json.dumps(line) for line in lines)
+    (tmp_path / "train.jsonl").write_text(text)
+    findings = "\n".join(checker.check(tmp_path).findings)
+    assert "train.jsonl:3" in findings
+    assert "train.jsonl:2" in findings
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_reactions_have_many_discontinuous_entities(part: str) -> None:
+    lines = (ASSETS / "reactions_en" / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
+    entities = [entity for line in lines for entity in json.loads(line)["entities"]]
+    discontinuous = sum(len(entity["spans"]) > 1 for entity in entities)
+    assert discontinuous / len(entities) >= 0.15

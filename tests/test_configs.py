@@ -1,0 +1,37 @@
+"""The recipes: every config is complete, builds its pipeline, and differs only where it should."""
+
+from pathlib import Path
+
+import pytest
+import spacy
+from spacy.schemas import ConfigSchemaTraining
+from spacy.util import load_config, load_model_from_config
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.cfg"))
+RECIPES = sorted({path.stem.rsplit("_", 1)[0] for path in CONFIGS})
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config_builds_its_pipeline(path: Path) -> None:
+    config = load_config(path)
+    nlp = load_model_from_config(config, auto_fill=True, validate=True)
+    assert nlp.pipe_names == config["nlp"]["pipeline"]
+    training = spacy.registry.resolve(
+        nlp.config.interpolate()["training"], schema=ConfigSchemaTraining
+    )
+    assert training["score_weights"]["spans_mtlner_f"] == 1.0
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_languages_of_a_recipe_differ_in_the_embedding_only(recipe: str) -> None:
+    zh, en = (
+        load_config(path) for path in sorted(CONFIGS, reverse=True) if path.stem[:-3] == recipe
+    )
+    for config in (zh, en):
+        del config["nlp"]["lang"]
+        tok2vec = config["components"]["crf_ner"]["model"]["tok2vec"]
+        if "embed" in tok2vec:
+            del tok2vec["embed"]
+        else:
+            tok2vec.clear()
+    assert zh == en

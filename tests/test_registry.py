@@ -1,0 +1,41 @@
+"""Every name that the package registers resolves, with nothing else imported."""
+
+import subprocess
+import sys
+from importlib.metadata import distribution
+
+import pytest
+import spacy
+
+POINTS = [
+    (point.group, point.name)
+    for point in distribution("spacy-mtlner").entry_points
+    if point.group.startswith("spacy_")
+]
+EXPECTED = {
+    ("spacy_factories", "crf_ner"),
+    ("spacy_architectures", "spacy_mtlner.CRFTagger.v1"),
+    ("spacy_architectures", "spacy_mtlner.TransformerEncoder.v1"),
+    ("spacy_architectures", "spacy_mtlner.CharacterEmbed.v1"),
+    ("spacy_scorers", "spacy_mtlner.entity_scorer.v1"),
+    ("spacy_readers", "spacy_mtlner.Corpus.v1"),
+    ("spacy_cli", "mtlner"),
+}
+
+
+def test_all_names_are_registered() -> None:
+    assert set(POINTS) == EXPECTED
+
+
+@pytest.mark.parametrize(("group", "name"), POINTS)
+def test_registered_names_resolve(group: str, name: str) -> None:
+    if group == "spacy_factories":
+        assert spacy.blank("en").add_pipe(name)
+    else:
+        assert spacy.util.registry.get(group.removeprefix("spacy_"), name)
+
+
+def test_add_pipe_needs_no_import() -> None:
+    code = "import spacy; print(spacy.blank('en').add_pipe('crf_ner').name)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "crf_ner", result.stderr
