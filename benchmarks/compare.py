@@ -4,7 +4,7 @@
         --systems ner crf_ner configs/bilstm_crf_zh.cfg --steps 1000 --seeds 0 1 2
 
 A system is a name below, whose components all get the same tok2vec layer, or the config of a
-recipe. The corpora need gold both in doc.ents (for the peers) and in doc.spans: convert with --ents.
+recipe. The corpora need gold in doc.spans and, for the peers, in doc.ents: convert with --ents.
 Each training runs in a process of its own. Prediction is timed in one process that holds all
 trained pipelines and takes turns between them; speeds are medians over the turns.
 """

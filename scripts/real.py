@@ -58,7 +58,9 @@ def convert(
             )
         except CorpusError as err:
             hint = "Get the corpora with: python -m spacy project assets (--extra for CLUENER)."
-            msg.fail(str(err), f"{hint} Or name a folder that has them: --vars.data FOLDER.", exits=1)
+            msg.fail(
+                str(err), f"{hint} Or name a folder that has them: --vars.data FOLDER.", exits=1
+            )
         print_report(report, with_ents=True)
         msg.good(f"Wrote {path}")
 

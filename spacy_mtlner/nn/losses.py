@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from spacy_mtlner.nn.crf import crf_log_likelihood
@@ -18,9 +17,7 @@ def weighted_mean(losses: Tensor, weights: Tensor, annotated: Tensor) -> Tensor:
     annotated (Tensor): Whether an example is annotated for the task, shape (n_examples,), bool.
     RETURNS (Tensor): The batch's loss, a scalar.
     """
-    # Not a product with 0: the loss of an example that is not annotated need not be finite.
-    terms = torch.where(annotated, losses * weights, torch.zeros_like(losses))
-    return terms.sum() / annotated.sum().clamp(min=1)
+    return (losses * weights * annotated).sum() / annotated.sum().clamp(min=1)
 
 
 def crf_loss(

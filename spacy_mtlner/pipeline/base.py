@@ -216,9 +216,9 @@ class EntityComponent(TrainablePipe):
             other = f" Spans keys found: {', '.join(map(repr, sorted(keys)))}." if keys else ""
             raise ValueError(
                 f"{self.name} has no labels: {report.n_annotated} of {report.n_docs} training docs "
-                f"have annotation in {where}, with {report.labels.total()} entities.{no_spans}{other} Check "
-                f"the training corpus and the setting 'spans_key', or give the labels in "
-                f"[initialize.components.{self.name}]."
+                f"have annotation in {where}, with {report.labels.total()} entities."
+                f"{no_spans}{other} Check the training corpus and the setting 'spans_key', or give "
+                f"the labels in [initialize.components.{self.name}]."
             )
         unknown = sorted(set(report.labels) - set(self.labels))
         if unknown:
@@ -361,8 +361,8 @@ class EntityComponent(TrainablePipe):
         scores, backprop = self.model.begin_update([eg.predicted for eg in examples])
         loss, d_scores = self.get_loss(examples, scores)
         backprop(d_scores)
-        if sgd not in (None, False):
-            self.finish_update(cast(Optimizer, sgd))
+        if sgd:  # `spacy train` passes False.
+            self.finish_update(sgd)
         losses[self.name] += loss
         return losses
 

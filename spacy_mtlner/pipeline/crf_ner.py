@@ -176,13 +176,14 @@ class CRFEntityRecognizer(EntityComponent):
         ]
         spans = Spans(*numpy.array(table, dtype=numpy.int64).reshape(-1, 4).T)
         tags = scheme.encode(spans, lengths)
-        if not any(gold is not None and gold.unknown is not None for gold in golds):
+        unknown = [None if gold is None else gold.unknown for gold in golds]
+        if all(mask is None for mask in unknown):
             return tags
-        unknown = [
-            numpy.zeros(length, dtype=bool) if gold is None or gold.unknown is None else gold.unknown
-            for gold, length in zip(golds, lengths, strict=True)
+        masks = [
+            numpy.zeros(length, dtype=bool) if mask is None else mask
+            for mask, length in zip(unknown, lengths, strict=True)
         ]
-        return scheme.possible_tags(tags, numpy.concatenate(unknown), lengths)
+        return scheme.possible_tags(tags, numpy.concatenate(masks), lengths)
 
 
 # Building a scheme's tables takes longer than reading a short doc.

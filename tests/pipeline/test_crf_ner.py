@@ -213,7 +213,7 @@ def test_missing_spans_key_is_an_error_that_names_the_others() -> None:
     nlp = spacy.blank("en")
     add_crf(nlp)
     examples = make_examples(nlp, key="other")
-    with pytest.raises(ValueError, match=r"No doc has doc.spans\['mtlner'\]. Spans keys found: 'other'"):
+    with pytest.raises(ValueError, match=r"\['mtlner'\]. Spans keys found: 'other'"):
         nlp.initialize(lambda: examples)
 
 
@@ -518,7 +518,11 @@ def test_learns_over_a_transformer(tmp_path: Path, tiny_bert: Callable[[Path], s
         "@architectures": "spacy-transformers.TransformerModel.v3",
         "name": tiny_bert(tmp_path),
         "tokenizer_config": {"use_fast": True, "model_max_length": 64},
-        "get_spans": {"@span_getters": "spacy-transformers.strided_spans.v1", "window": 32, "stride": 24},
+        "get_spans": {
+            "@span_getters": "spacy-transformers.strided_spans.v1",
+            "window": 32,
+            "stride": 24,
+        },
     }
     nlp.add_pipe("transformer", config={"model": model})
     listener = {

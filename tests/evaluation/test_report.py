@@ -1,0 +1,53 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import srsly
+
+from spacy_mtlner.evaluation.report import make_report, read_metrics
+
+
+def write_scores(path: Path, keys: tuple[str, ...] = ("mtlner",), **extra: Any) -> None:
+    scores: dict[str, Any] = {"speed": 12345.6, **extra}
+    for key in keys:
+        for i, name in enumerate(["p", "r", "f", "boundary_f", "discontinuous_f", "nested_f"]):
+            scores[f"spans_{key}_{name}"] = i / 10
+        scores[f"spans_{key}_flat_f"] = None
+        scores[f"spans_{key}_per_type"] = {"LOC": {"p": 1.0, "r": 0.5, "f": 0.667}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    srsly.write_json(path, scores)
+
+
+def test_one_row_a_recipe_and_one_section_a_corpus(tmp_path: Path) -> None:
+    write_scores(tmp_path / "news" / "bilstm.json")
+    write_scores(tmp_path / "news" / "bigru.json")
+    write_scores(tmp_path / "posts" / "bilstm.json")
+    report = make_report(read_metrics(tmp_path))
+    assert report.index("## news") < report.index("| bigru |") < report.index("## posts")
+    assert report.count("| bilstm | 0.0 | 10.0 | 20.0 | 30.0 | 40.0 | 50.0 | - | 12,346 |") == 2
+    assert report.count("| F1 | LOC |\n| --- | ---: |\n") == 2
+    assert "| bilstm | 66.7 |" in report
+
+
+def test_several_keys_are_several_rows(tmp_path: Path) -> None:
+    write_scores(tmp_path / "news" / "two.json", keys=("a", "b"))
+    report = make_report(read_metrics(tmp_path))
+    assert "| two (a) |" in report
+    assert "| two (b) |" in report
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "not JSON"), ('{"ents_f": 1.0}', "no scores of entities")],
+)
+def test_bad_files_are_named(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "news" / "bad.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(ValueError, match=rf"bad\.json: {message}"):
+        read_metrics(tmp_path)
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no <corpus>/<recipe>\.json"):
+        read_metrics(tmp_path)
