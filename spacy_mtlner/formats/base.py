@@ -250,7 +250,7 @@ def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, Any]]:
             continue
         try:
             value = json.loads(line)
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             hint = "Each line must be one JSON value."
             raise CorpusError(path, number, f"Not JSON ({err}).", hint) from None
         # Only an escape can bring in a lone surrogate, which no UTF-8 file can hold.

@@ -55,7 +55,8 @@ def read_columns(
     path (Path): The file.
     report (Report): Counts what is skipped and repaired.
     lang (Optional[str]): The text's language, which tells the default joiner.
-    separator (Optional[str]): What stands between columns; any run of blanks and tabs if None.
+    separator (Optional[str]): What stands between columns; any run of blanks and tabs if
+            None or empty.
     tag_column (int): The tag's column, from 0, or from the last one, -1. The token's is 0.
     joiner (Optional[str]): What joins tokens to text: by default nothing in languages written
         without blanks, else a blank. Sentences are joined by it too, or by a newline if it is
@@ -84,7 +85,7 @@ def read_columns(
 
 
 def _make_splitter(separator: str | None) -> Callable[[str], list[str]]:
-    if separator is not None:
+    if separator:
         return lambda line: line.split(separator)
     # Not str.split: U+3000 and other white space can be a token.
     split = re.compile("[ \t]+").split

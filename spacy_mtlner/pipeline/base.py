@@ -228,7 +228,13 @@ class EntityComponent(TrainablePipe):
                 f"those entities."
             )
         missing = [label for label in self.labels if not report.labels[label]]
-        if missing and report.n_annotated:
+        if not report.n_annotated:
+            warnings.warn(
+                f"{self.name}: none of {report.n_docs} training docs is annotated in {where}: "
+                f"nothing can be learned from them.",
+                stacklevel=3,
+            )
+        elif missing:
             warnings.warn(
                 f"{self.name}: no training example for {', '.join(missing)}.", stacklevel=3
             )

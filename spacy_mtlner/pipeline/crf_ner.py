@@ -5,6 +5,7 @@ and a CRF over an encoder, and its baseline with a BiGRU.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -119,17 +120,21 @@ class CRFEntityRecognizer(EntityComponent):
         entities: list[list[Entity]] = [[] for _ in docs]
         transitions, start, end = scores.transitions, scores.start, scores.end
         for group in group_rows([len(doc) for doc in docs], scores.emissions.device):
-            crf = (scores.emissions[group.index], transitions, start, end, group.mask)
-            paths = crf_decode(*crf)  # (rows, length)
-            tags = paths[group.mask]  # (n_group_tokens,)
+            emissions = scores.emissions[group.index]  # (rows, length, n_tags)
+            paths = crf_decode(emissions, transitions, start, end, group.mask)  # (rows, length)
             lengths = group.mask.sum(1).cpu().numpy()
-            spans = scheme.decode(tags.cpu().numpy(), lengths)
-            if not len(spans.rows):
+            spans = scheme.decode(paths[group.mask].cpu().numpy(), lengths)
+            # Only rows with entities need the sums over all paths.
+            filled, rows = numpy.unique(spans.rows, return_inverse=True)
+            if not len(filled):
                 continue
-            probabilities = _span_marginals(crf, tags, spans, lengths, scheme)
-            rows = group.rows.cpu().numpy()[spans.rows].tolist()
+            index = torch.from_numpy(filled).to(emissions.device)  # (filled rows,)
+            crf = (emissions[index], transitions, start, end, group.mask[index])
+            spans = replace(spans, rows=rows)
+            probabilities = _span_marginals(crf, paths[index], spans, scheme)
+            docs_of_spans = group.rows[index].cpu().numpy()[rows]
             found = zip(
-                rows,
+                docs_of_spans.tolist(),
                 spans.labels.tolist(),
                 spans.starts.tolist(),
                 spans.ends.tolist(),
@@ -192,25 +197,22 @@ _make_tag_scheme = lru_cache(maxsize=16)(TagScheme)
 
 def _span_marginals(
     crf: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
-    tags: Tensor,
+    paths: Tensor,
     spans: Spans,
-    lengths: Any,
     scheme: TagScheme,
 ) -> Tensor:
-    """Probability of each span that the group's best paths hold, (n_spans,)."""
-    device = tags.device
+    """Probability of each span that the best paths, (rows, length), hold: (n_spans,)."""
     sizes = spans.ends - spans.starts
-    offsets = numpy.cumsum(lengths) - lengths
-    positions = ranges(offsets[spans.rows] + spans.starts, sizes)
+    positions = ranges(spans.rows * paths.shape[1] + spans.starts, sizes)
 
     def to_torch(array: Any) -> Tensor:
-        return torch.from_numpy(numpy.ascontiguousarray(array)).to(device)
+        return torch.from_numpy(numpy.ascontiguousarray(array)).to(paths.device)
 
     return crf_path_marginals(
         *crf,
         rows=to_torch(spans.rows),
         starts=to_torch(spans.starts),
         lengths=to_torch(sizes),
-        tags=tags[to_torch(positions)],
+        tags=paths.flatten()[to_torch(positions)],
         not_next=to_torch(scheme.continuation[spans.labels]),
     )

@@ -5,18 +5,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import spacy
-from click.testing import Result
 from spacy.cli import app
 from spacy.tokens import Doc, DocBin
-from typer.testing import CliRunner
+from srsly.msgpack import msgpack_encoders
+from typer.testing import CliRunner, Result
 
 import spacy_mtlner.cli  # noqa: F401
 from spacy_mtlner.entities import Entity, read_entities
 
-RECORDS = [
+RECORDS: list[dict[str, Any]] = [
     {
         "text": "left and right arm",
         "entities": [
@@ -130,13 +131,16 @@ def test_missing_input_and_wrong_output(corpus: Path, tmp_path: Path) -> None:
     assert (wrong.exit_code, "corpus.bin: The output must be" in unwrap(wrong)) == (1, True)
 
 
-def test_help_and_entry_point() -> None:
-    """`python -m spacy` finds the command by its entry point alone, where it is installed."""
-    result = run("--help")
-    assert result.exit_code == 0
-    for option in ("--separator", "--tag-column", "--joiner", "--n-sents", "--spans-key", "--ents"):
-        assert option in result.output
+def test_spacy_is_left_as_it_was(corpus: Path, tmp_path: Path) -> None:
+    assert run(corpus, f"{tmp_path}/", "-f", "jsonl", "-l", "en").exit_code == 0
+    assert "get_all" not in vars(msgpack_encoders)
+
+
+def test_help() -> None:
+    """In a process of its own, as spaCy starts it once it has found the entry point."""
     code = "import spacy_mtlner.cli; from spacy.cli import setup_cli; setup_cli()"
     command = [sys.executable, "-c", code, "mtlner", "convert", "--help"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "python -m spacy mtlner convert" in output
+    for option in ("--separator", "--tag-column", "--joiner", "--n-sents", "--spans-key", "--ents"):
+        assert option in output

@@ -9,7 +9,7 @@ import pytest
 from spacy_mtlner.formats import CorpusError, Record, Report
 from spacy_mtlner.formats.cluener import read_cluener
 
-GOOD = {"text": "张三在北京见张三", "label": {"name": {"张三": [[0, 1], [6, 7]]}}}
+GOOD: dict[str, Any] = {"text": "张三在北京见张三", "label": {"name": {"张三": [[0, 1], [6, 7]]}}}
 
 
 def read(path: Path, *values: Any) -> tuple[list[Record], Report]:

@@ -136,6 +136,7 @@ def test_half_a_surrogate_pair(path: Path) -> None:
     "line, message",
     [
         ("{", "Not JSON"),
+        ("[" * 100_000, "Not JSON"),
         ('{"text": "b"} x', "Not JSON"),
         ([], "Not a record"),
         ({"text": "b"}, "Not a record"),

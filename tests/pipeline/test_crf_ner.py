@@ -217,6 +217,14 @@ def test_missing_spans_key_is_an_error_that_names_the_others() -> None:
         nlp.initialize(lambda: examples)
 
 
+def test_given_labels_without_any_annotation_are_reported() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp, gold="spans")
+    with pytest.warns(UserWarning, match="none of 6 training docs is annotated in doc.spans"):
+        examples = make_examples(nlp, key="other")
+        component.initialize(lambda: examples, nlp=nlp, labels=["LOC"])
+
+
 def test_unknown_label_is_an_error_at_initialize_and_update() -> None:
     nlp = spacy.blank("en")
     component = add_crf(nlp)
