@@ -1,6 +1,6 @@
 """Predict one very long document and report time and peak memory per token.
 
-    python benchmarks/long_doc.py training/news_zh/bilstm_crf/model-best corpus/news_zh/dev.spacy
+python benchmarks/long_doc.py training/news_zh/bilstm_crf/model-best corpus/news_zh/dev.spacy
 """
 
 import argparse

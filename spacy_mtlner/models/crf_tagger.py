@@ -8,7 +8,6 @@ import torch
 from spacy.tokens import Doc
 from thinc.api import ArgsKwargs, Model, chain
 from thinc.types import Floats2d
-from torch import Tensor
 
 from spacy_mtlner.codecs.tags import SchemeName, TagScheme
 from spacy_mtlner.models.torch_layer import Rows, TorchShim, build, get_module_shim, torch_layer
@@ -94,8 +93,4 @@ def _convert_outputs(
     def backprop(d_scores: CRFScores) -> ArgsKwargs:
         return ArgsKwargs(args=(tuple(scores),), kwargs={"grad_tensors": tuple(d_scores)})
 
-    return CRFScores(*(_detach(score) for score in scores)), backprop
-
-
-def _detach(score: Tensor) -> Tensor:
-    return score.detach()
+    return CRFScores(*(score.detach() for score in scores)), backprop
