@@ -30,7 +30,7 @@ EMBED = {
     "rows": [200, 50],
     "include_static_vectors": False,
 }
-SMALL = {"model": {"tok2vec": EMBED, "hidden_width": 32}}
+SMALL = {"model": {"tok2vec": EMBED, "rnn": "lstm", "hidden_width": 32}}
 TRAIN: list[tuple[str, list[tuple[str, int, int]]]] = [
     ("I like London and Berlin .", [("LOC", 2, 3), ("LOC", 4, 5)]),
     ("Angela Merkel went to New York City", [("PER", 0, 2), ("LOC", 4, 7)]),
