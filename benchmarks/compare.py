@@ -56,7 +56,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         },
     },
     "crf_ner": {"factory": "crf_ner", "model": {"tok2vec": TOK2VEC}},
-    "crf_ner, bilstm": {"factory": "crf_ner", "model": {"tok2vec": TOK2VEC, "rnn": "lstm"}},
+    "crf_ner, no rnn": {"factory": "crf_ner", "model": {"tok2vec": TOK2VEC, "rnn": None}},
 }
 
 

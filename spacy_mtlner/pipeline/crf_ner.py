@@ -27,7 +27,7 @@ from spacy_mtlner.pipeline.base import EntityComponent, Gold, GoldSource
 DEFAULT_CONFIG = """
 [model]
 @architectures = "spacy_mtlner.CRFTagger.v1"
-rnn = null
+rnn = "lstm"
 hidden_width = 128
 depth = 1
 dropout = null
