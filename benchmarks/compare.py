@@ -6,7 +6,8 @@
 A system is a name below, whose components all get the same tok2vec layer, or the config of a
 recipe. The corpora need gold in doc.spans and, for the peers, in doc.ents: convert with --ents.
 Each training runs in a process of its own. Prediction is timed in one process that holds all
-trained pipelines and takes turns between them; speeds are medians over the turns.
+pipelines of the last seed and takes turns between them; speeds are medians over the turns. Memory
+is the peak of a training process.
 """
 
 import argparse
@@ -159,13 +160,11 @@ def time_prediction(folders: dict[str, Path], args: argparse.Namespace) -> dict[
     pipelines = {name: spacy.load(folder / "model-best") for name, folder in folders.items()}
     docs = list(DocBin().from_disk(args.dev).get_docs(spacy.blank(args.lang).vocab))
     texts = [doc.text for doc in docs]
-    n_words = sum(map(len, docs))
     speeds: dict[str, list[float]] = {name: [] for name in pipelines}
     for turn in range(args.turns + 1):
         for name, nlp in pipelines.items():
             start = time.perf_counter()
-            for _ in nlp.pipe(texts, batch_size=256):
-                pass
+            n_words = sum(len(doc) for doc in nlp.pipe(texts, batch_size=256))
             if turn > 0:  # The first one warms up.
                 speeds[name].append(n_words / (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in speeds.items()}

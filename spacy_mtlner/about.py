@@ -1,3 +1,3 @@
-"""The package's version, readable without importing spaCy or torch."""
+"""The package's version, which setuptools reads without importing the package."""
 
 __version__ = "0.1.0"

@@ -7,11 +7,14 @@ scores lie beside the spans in `doc.spans[key].attrs["scores"]`.
 """
 
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import index
 
 import numpy
+from numpy.typing import NDArray
 from spacy.tokens import Doc, Span, SpanGroup
 from spacy.training import Example
 
@@ -39,10 +42,11 @@ class Entity:
 
     def __post_init__(self) -> None:
         try:
-            fragments = tuple((int(start), int(end)) for start, end in self.fragments)
+            fragments = tuple((index(start), index(end)) for start, end in self.fragments)
         except (TypeError, ValueError):
             raise ValueError(
-                f"An entity's fragments must be (start, end) pairs, not {self.fragments!r}."
+                f"An entity's fragments must be (start, end) pairs of integers, not "
+                f"{self.fragments!r}."
             ) from None
         object.__setattr__(self, "fragments", fragments)
         if not isinstance(self.label, str) or not self.label:
@@ -107,7 +111,8 @@ def read_entities(doc: Doc, key: str = DEFAULT_KEY) -> list[Entity]:
     key (str): The spans key.
     RETURNS (list[Entity]): The entities in stored order; none if the doc lacks the key. A score is
         1.0 where the group has no scores.
-    RAISES (ValueError): If the scores do not match the spans.
+    RAISES (ValueError): If the scores do not match the spans, or a span is no entity: it has no
+        label, or a score outside [0, 1].
     """
     if key not in doc.spans:
         return []
@@ -124,7 +129,10 @@ def read_entities(doc: Doc, key: str = DEFAULT_KEY) -> list[Entity]:
 
     def close() -> None:
         if fragments:
-            entities.append(Entity(label, merge_touching(fragments), score))
+            try:
+                entities.append(Entity(label, merge_touching(fragments), score))
+            except ValueError as err:
+                raise ValueError(f"doc.spans[{key!r}], tokens {fragments}: {err}") from None
             fragments.clear()
 
     for i, span in enumerate(group):
@@ -183,16 +191,19 @@ def read_ents(doc: Doc) -> list[Entity]:
 
 
 def write_ents(doc: Doc, entities: Iterable[Entity], *, overwrite: bool = False) -> None:
-    """Write what `doc.ents` can hold of the entities: see `select_flat`.
+    """Write what `doc.ents` can hold of the entities: see `select_flat`. Blocked tokens stay so.
 
     doc (Doc): The document.
     entities (Iterable[Entity]): The entities.
     overwrite (bool): Replace the entities that are there already, instead of keeping them.
     """
     kept = [] if overwrite else list(doc.ents)
-    taken = [(ent.start, ent.end) for ent in kept]
-    flat = select_flat(entities, taken=taken)
-    doc.set_ents([*kept, *(Span(doc, e.start, e.end, label=e.label) for e in flat)])
+    iob_and_type = doc.to_array(["ENT_IOB", "ENT_TYPE"])
+    is_blocked = (iob_and_type == (3, 0)).all(1)
+    blocked = [doc[i : i + 1] for i in numpy.flatnonzero(is_blocked).tolist()]
+    flat = select_flat(entities, taken=[(span.start, span.end) for span in (*kept, *blocked)])
+    written = [Span(doc, e.start, e.end, label=e.label) for e in flat]
+    doc.set_ents([*kept, *written], blocked=blocked)
 
 
 def select_flat(
@@ -245,6 +256,17 @@ class TokenMap:
         same = len(x) == len(y) and numpy.array_equal(x.to_array("ORTH"), y.to_array("ORTH"))
         return cls(example, same)
 
+    def touched(self, start: int, end: int) -> NDArray[numpy.int64]:
+        """Find the predicted tokens that share characters with tokens of the reference.
+
+        start (int): The first token.
+        end (int): The offset behind the last one.
+        RETURNS (NDArray[numpy.int64]): Their offsets, shape (n_touched,).
+        """
+        if self.is_identity:
+            return numpy.arange(start, end)
+        return numpy.asarray(self.example.alignment.y2x[start:end], dtype=numpy.int64)
+
     def fragment(self, start: int, end: int) -> tuple[int, int] | None:
         """Map a fragment of the reference to the predicted tokens.
 
@@ -268,29 +290,34 @@ class TokenMap:
 
 def align_entities(
     example: Example, entities: Iterable[Entity], tokens: TokenMap | None = None
-) -> tuple[list[Entity], int]:
+) -> tuple[list[Entity], list[Entity]]:
     """Map entities of the reference to the predicted tokens, fragment by fragment.
 
     example (Example): The example.
     entities (Iterable[Entity]): Entities over the tokens of `example.reference`.
     tokens (Optional[TokenMap]): The example's token map, where it is at hand already.
-    RETURNS (tuple[list[Entity], int]): The entities over the tokens of `example.predicted`, and the
-        number of those that no predicted tokens express.
+    RETURNS (tuple[list[Entity], list[Entity]]): The entities over the tokens of
+        `example.predicted`, and those that no predicted tokens express, over the reference's.
     """
     tokens = tokens or TokenMap.of(example)
     if tokens.is_identity:
-        return list(entities), 0
+        return list(entities), []
     aligned: list[Entity] = []
-    n_unaligned = 0
+    unaligned: list[Entity] = []
     for entity in entities:
         fragments = [tokens.fragment(start, end) for start, end in entity.fragments]
         found = [fragment for fragment in fragments if fragment is not None]
         if len(found) == len(fragments):
             aligned.append(Entity(entity.label, merge_touching(found), entity.score))
         else:
-            n_unaligned += 1
-    return aligned, n_unaligned
+            unaligned.append(entity)
+    return aligned, unaligned
 
 
 if not Doc.has_extension("entities"):
     Doc.set_extension("entities", getter=read_entities)
+elif Doc.get_extension("entities")[2] is not read_entities:
+    warnings.warn(
+        "doc._.entities is another package's extension: use spacy_mtlner.read_entities(doc).",
+        stacklevel=2,
+    )

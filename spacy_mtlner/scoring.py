@@ -34,7 +34,7 @@ class _Counts:
                 {key for key in predicted if key[0] == label},
                 {key for key in gold if key[0] == label},
             )
-        predicted_parts, gold_parts = _split_by_form(predicted), _split_by_form(gold)
+        predicted_parts, gold_parts = split_by_form(predicted), split_by_form(gold)
         predicted_parts["boundary"] = {("", fragments) for _, fragments in predicted}
         gold_parts["boundary"] = {("", fragments) for _, fragments in gold}
         for name, score in self.subsets.items():
@@ -45,7 +45,7 @@ def score_entities(
     examples: Iterable[Example],
     *,
     spans_key: str,
-    gold: str = "spans",
+    gold_source: str | None = "spans",
     annotate_ents: bool = False,
     **kwargs: Any,
 ) -> dict[str, Any]:
@@ -54,8 +54,9 @@ def score_entities(
 
     examples (Iterable[Example]): The examples. Those whose gold is not annotated are skipped.
     spans_key (str): Spans key of the predictions, and of the gold.
-    gold (str): "ents" where the gold is in `doc.ents`, else it is in `doc.spans[spans_key]`. As in
-        spaCy, predictions on tokens without annotation in `doc.ents` are ignored.
+    gold_source (Optional[str]): "ents" where the gold is in `doc.ents`, else it is in
+        `doc.spans[spans_key]`. As in spaCy, predictions on tokens without annotation in `doc.ents`
+        are ignored.
     annotate_ents (bool): Whether to score `doc.ents` as well, as spaCy does for `ner`.
     RETURNS (dict[str, Any]): `spans_{key}_{p,r,f}`, `spans_{key}_per_type` and
         `spans_{key}_{subset}_{p,r,f}` for the subsets boundary (labels ignored), discontinuous
@@ -68,7 +69,7 @@ def score_entities(
     is_annotated = False
     for example in examples:
         reference = example.reference
-        if gold == "ents":
+        if gold_source == "ents":
             if not reference.has_annotation("ENT_IOB"):
                 continue
             gold_entities = read_ents(reference)
@@ -82,7 +83,7 @@ def score_entities(
             continue
         in_predicted, in_reference = _token_offsets(example)
         predicted_keys = _keys(predicted, *in_predicted)
-        if gold == "ents":
+        if gold_source == "ents":
             predicted_keys = _where_known(predicted_keys, reference, *in_reference)
         counts.add(predicted_keys, _keys(gold_entities, *in_reference))
 
@@ -99,6 +100,16 @@ def score_entities(
     if annotate_ents:
         scores.update(get_ner_prf(examples))
     return scores
+
+
+def score_names(key: str) -> list[str]:
+    """List the scores that a config may give a weight to.
+
+    key (str): The spans key.
+    RETURNS (list[str]): `spans_{key}_{p,r,f}` and those of the subsets.
+    """
+    parts = [f"spans_{key}", *(f"spans_{key}_{subset}" for subset in SUBSETS)]
+    return [f"{part}_{score}" for part in parts for score in "prf"]
 
 
 def make_entity_scorer() -> Callable[..., dict[str, Any]]:
@@ -156,8 +167,13 @@ def _where_known(
     }
 
 
-def _split_by_form(keys: set[Key]) -> dict[str, set[Key]]:
-    """The discontinuous, the nested and the flat ones of a doc's entities."""
+def split_by_form(keys: set[Key]) -> dict[str, set[Key]]:
+    """Divide a doc's entities by form.
+
+    keys (set[Key]): Labels and fragments of the entities.
+    RETURNS (dict[str, set[Key]]): The "discontinuous" ones (several fragments), the "nested" ones
+        (the range from first start to last end overlaps another entity's) and the "flat" ones.
+    """
     ordered = sorted(keys, key=lambda key: key[1][0][0])
     nested: set[Key] = set()
     furthest: Key | None = None  # Of those that began before, the one that ends last.

@@ -1,7 +1,18 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the real corpora: MTLNER_DATA, or shared/data beside the checkout."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    path = Path(os.environ.get("MTLNER_DATA", beside))
+    if not path.is_dir():
+        pytest.skip("no real corpora: set MTLNER_DATA to their folder")
+    return path
 
 
 @pytest.fixture

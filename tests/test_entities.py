@@ -70,8 +70,9 @@ def annotated_docs(draw: st.DrawFn) -> tuple[Doc, list[Entity]]:
         ("", [(0, 1)], 1.0, "label must be a non-empty string, not ''"),
         (None, [(0, 1)], 1.0, "label must be a non-empty string, not None"),
         ("A", [], 1.0, "at least one fragment"),
-        ("A", (0, 1), 1.0, r"must be \(start, end\) pairs, not \(0, 1\)"),
-        ("A", None, 1.0, "pairs, not None"),
+        ("A", (0, 1), 1.0, r"must be \(start, end\) pairs of integers, not \(0, 1\)"),
+        ("A", None, 1.0, "pairs of integers, not None"),
+        ("A", ((0.9, 2.7),), 1.0, "pairs of integers"),
         ("A", [(0, 1, 2)], 1.0, "pairs"),
         ("A", [(-1, 1)], 1.0, r"Fragment \(-1, 1\) .* is not valid"),
         ("A", [(2, 2)], 1.0, r"Fragment \(2, 2\) .* \(an end is exclusive"),
@@ -450,16 +451,17 @@ def test_fragments(case):
 def test_align_entities(case):
     eg, entities = case
     tokens = TokenMap.of(eg)
-    expected, n_unaligned = [], 0
+    expected, expected_unaligned = [], []
     for entity in entities:
         fragments = [tokens.fragment(a, b) for a, b in entity.fragments]
         if None in fragments:
-            n_unaligned += 1
+            expected_unaligned.append(entity)
         else:
             merged = fragments if tokens.is_identity else merge_touching(fragments)
             expected.append(Entity(entity.label, merged, entity.score))
-    aligned, n = align_entities(eg, entities)
-    assert (scored(aligned), n) == (scored(expected), n_unaligned)
+    aligned, unaligned = align_entities(eg, entities)
+    assert scored(aligned) == scored(expected)
+    assert unaligned == expected_unaligned
 
 
 @pytest.mark.parametrize(
@@ -485,8 +487,8 @@ def test_align_entities(case):
 )
 def test_alignment(predicted, reference, fragments, expected):
     eg = example(predicted, reference)
-    aligned, n_unaligned = align_entities(eg, [Entity("A", fragments, 0.5)])
-    assert n_unaligned == (expected is None)
+    aligned, unaligned = align_entities(eg, [Entity("A", fragments, 0.5)])
+    assert unaligned == ([Entity("A", fragments)] if expected is None else [])
     assert scored(aligned) == ([(Entity("A", expected), 0.5)] if expected else [])
 
 
@@ -504,9 +506,33 @@ def test_alignment_keeps_order_and_duplicates():
     entities = [Entity("B", ((0, 1),)), Entity("A", ((1, 2),)), Entity("B", ((0, 1),))]
     tokens = TokenMap.of(eg)
     assert not tokens.is_identity
-    assert align_entities(eg, iter(entities), tokens) == ([Entity("B", ((0, 2),))] * 2, 1)
+    aligned, unaligned = align_entities(eg, iter(entities), tokens)
+    assert aligned == [Entity("B", ((0, 2),))] * 2
+    assert unaligned == [Entity("A", ((1, 2),))]
+
+
+def test_predicted_tokens_touched_by_tokens_of_the_reference():
+    tokens = TokenMap.of(example(["a", "bc", "d"], ["ab", "cd"]))
+    assert tokens.touched(0, 1).tolist() == [0, 1]
+    assert tokens.touched(1, 2).tolist() == [1, 2]
+    assert TokenMap.of(example(["a", "b"], ["a", "b"])).touched(1, 2).tolist() == [1]
+
+
+def test_blocked_tokens_stay_blocked():
+    doc = Doc(Vocab(), words=["a", "b", "c"])
+    doc.set_ents([], blocked=[doc[1:2]], default="missing")
+    write_ents(doc, [Entity("A", ((0, 2),)), Entity("B", ((2, 3),))])
+    assert [(ent.label_, ent.start) for ent in doc.ents] == [("B", 2)]
+    assert doc[1].ent_iob == 3 and not doc[1].ent_type
+
+
+def test_a_span_that_is_no_entity_is_named():
+    doc = Doc(Vocab(), words=["a", "b", "c"])
+    doc.spans["key"] = [Span(doc, 1, 2)]
+    with pytest.raises(ValueError, match=r"doc\.spans\['key'\], tokens \[\(1, 2\)\]: .*label"):
+        read_entities(doc, "key")
 
 
 def test_alignment_of_empty_docs():
-    assert align_entities(example([], []), []) == ([], 0)
-    assert align_entities(example([" "], []), []) == ([], 0)
+    assert align_entities(example([], []), []) == ([], [])
+    assert align_entities(example([" "], []), []) == ([], [])

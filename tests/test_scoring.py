@@ -1,9 +1,7 @@
 """The entity scorer against hand-computed values, brute force and spaCy's scorer."""
 
 import json
-import os
 from itertools import chain
-from pathlib import Path
 
 import pytest
 import spacy
@@ -159,11 +157,11 @@ def test_gold_ents():
     eg = make_example([A, B], None)
     write_ents(eg.reference, [A])
     not_annotated = make_example([A], None)
-    scores = score([eg, not_annotated], gold="ents")
+    scores = score([eg, not_annotated], gold_source="ents")
     assert get(scores) == pytest.approx(prf(1, 2, 1))
-    assert set(score([not_annotated], gold="ents").values()) == {None}
+    assert set(score([not_annotated], gold_source="ents").values()) == {None}
     assert set(score([eg]).values()) == {None}
-    assert get(score([make_example([], None, n_tokens=0)], gold="ents")) == (0.0, 0.0, 0.0)
+    assert get(score([make_example([], None, n_tokens=0)], gold_source="ents")) == (0.0, 0.0, 0.0)
 
 
 @given(entity_lists(), st.sets(st.integers(0, 9)), entity_lists())
@@ -183,7 +181,7 @@ def test_partial_ents_as_in_spacy(predicted, unknown, gold):
     )
     write_ents(eg.predicted, predicted)
     write_entities(eg.predicted, select_flat(predicted), KEY)
-    scores = score([eg], gold="ents", annotate_ents=True)
+    scores = score([eg], gold_source="ents", annotate_ents=True)
     if scores["ents_f"] is not None:  # None where there is neither gold nor prediction.
         assert get(scores) == pytest.approx(tuple(scores[f"ents_{x}"] for x in PRF))
 
@@ -193,10 +191,10 @@ def test_partial_ents_in_other_tokens():
     x = make_doc(["ab", "c", "d"], [Entity("A", ((0, 1),)), Entity("A", ((1, 2),))], vocab)
     y = make_doc(["a", "b", "cd"], None, vocab)
     y.set_ents([], missing=[y[1:2]], default="outside")
-    assert get(score([Example(x, y)], gold="ents")) == prf(0, 1, 0)
-    assert score([Example(x, y)], gold="ents")[f"spans_{KEY}_per_type"].keys() == {"A"}
+    assert get(score([Example(x, y)], gold_source="ents")) == prf(0, 1, 0)
+    assert score([Example(x, y)], gold_source="ents")[f"spans_{KEY}_per_type"].keys() == {"A"}
     y.set_ents([], outside=[y[1:2]], default="missing")
-    assert score([Example(x, y)], gold="ents")[f"spans_{KEY}_per_type"] == {}
+    assert score([Example(x, y)], gold_source="ents")[f"spans_{KEY}_per_type"] == {}
 
 
 def test_annotate_ents():
@@ -287,16 +285,8 @@ def test_equal_to_spacy(cases):
         assert set(score(examples).values()) == {None}
 
 
-def find_data(name: str) -> Path:
-    root = os.environ.get("MTLNER_DATA", Path(__file__).parents[2] / "shared" / "data")
-    path = Path(root) / name
-    if not path.exists():
-        pytest.skip(f"{path} is not there.")
-    return path
-
-
-def test_equal_to_spacy_on_cluener():
-    path = find_data("cluener/dev.json")
+def test_equal_to_spacy_on_cluener(data_dir):
+    path = data_dir / "cluener" / "dev.json"
     nlp = spacy.blank("zh")
     examples = []
     for i, line in enumerate(path.read_text(encoding="utf8").splitlines()[:300]):

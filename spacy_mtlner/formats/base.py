@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spacy_mtlner.entities import Fragments, merge_touching
+from spacy_mtlner.scoring import split_by_form
 
 Annotation = tuple[str, Sequence[tuple[int, int]]]
 
@@ -96,7 +97,7 @@ class Report:
     tokens (int): Their tokens.
     split_tokens (int): Tokens of the tokenizer that were split for an entity's border.
     entities (Counter[str]): Entities by label.
-    nested (int): Entities within the reach, from first to last character, of another one.
+    nested (int): Entities whose range, from first start to last end, overlaps another one's.
     discontinuous (int): Entities of several fragments.
     not_in_ents (int): Entities that `doc.ents` could not hold, where it was written.
     skipped (dict[str, Tally]): What was left out, by reason.
@@ -138,11 +139,7 @@ class Report:
         """
         self.entities.update(entity.label for entity in entities)
         self.discontinuous += sum(len(entity.fragments) > 1 for entity in entities)
-        reach = 0
-        # Of two that start together, the longer one comes first.
-        for _, end in sorted((e.fragments[0][0], -e.fragments[-1][1]) for e in entities):
-            self.nested += -end <= reach
-            reach = max(reach, -end)
+        self.nested += len(split_by_form(set(entities))["nested"])
 
 
 def make_record(

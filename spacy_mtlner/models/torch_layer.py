@@ -114,7 +114,11 @@ def torch_layer(
     model: Model[Rows, Any] = PyTorchWrapper_v3(nn.Module(), _rows_to_torch, convert_outputs)
     model.name = name
     model.shims[0] = TorchShim(builder)
-    model.attrs["fixed_dropout"] = dropout
+    # thinc's set_dropout_rate, which every component calls, sets the first where it is there.
+    if dropout is None:
+        model.attrs["dropout_rate"] = 0.0
+    else:
+        model.attrs["fixed_dropout_rate"] = dropout
     return model
 
 
@@ -136,26 +140,21 @@ def get_module_shim(model: Model) -> TorchShim:
     return cast(TorchShim, model.shims[0])
 
 
-def set_torch_dropout(model: Model, rate: float) -> None:
-    """Set the dropout rate of all torch layers of a model, but for those with a rate of their own;
-    thinc's `set_dropout_rate` does not reach them.
-
-    model (Model): The model.
-    rate (float): The dropout rate.
-    """
-    for node in model.walk():
-        for shim in node.shims:
-            if isinstance(shim, TorchShim):
-                fixed = node.attrs["fixed_dropout"]
-                for module in shim.module.modules():
-                    if isinstance(module, nn.Dropout):
-                        module.p = rate if fixed is None else fixed
+def _set_dropout(model: Model) -> None:
+    """Bring the layer's dropout rate, which thinc sets by its attribute, to the module."""
+    name = "dropout_rate" if "dropout_rate" in model.attrs else "fixed_dropout_rate"
+    rate = float(model.attrs[name])
+    for module in get_module_shim(model).module.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
 
 
 def _rows_to_torch(
     model: Model, rows: Rows, is_train: bool
 ) -> tuple[ArgsKwargs, Callable[[ArgsKwargs], Rows]]:
     """(length, width) each -> (n_tokens, width) and the lengths. An empty row may have width 0."""
+    if is_train:
+        _set_dropout(model)
     lengths = [len(row) for row in rows]
     # Concatenation copies: torch never works on memory that other listeners read.
     flat = _flatten(model, rows, model.maybe_get_dim("nI") or 0)

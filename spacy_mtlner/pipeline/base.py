@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy
 import torch
@@ -30,7 +30,7 @@ from spacy_mtlner.entities import (
     write_entities,
     write_ents,
 )
-from spacy_mtlner.models.torch_layer import set_torch_dropout
+from spacy_mtlner.scoring import score_names
 
 GoldSource = Literal["auto", "spans", "ents"]
 WEIGHT = "mtlner_weight"  # Key of a sample's weight in the reference's user_data.
@@ -128,6 +128,7 @@ class EntityComponent(TrainablePipe):
             "labels": [],
             "spans_key": spans_key,
             "gold": gold,
+            "gold_source": None if gold == "auto" else gold,
             "annotate_ents": annotate_ents,
             "overwrite": overwrite,
             "learn_rate_factor": learn_rate_factor,
@@ -166,8 +167,8 @@ class EntityComponent(TrainablePipe):
 
     @property
     def is_initialized(self) -> bool:
-        """RETURNS (bool): Whether the model's output has a size."""
-        return self.model.has_dim("nO") is True
+        """RETURNS (bool): Whether the model is initialized or loaded."""
+        return self.model.get_ref("output_layer").has_dim("nI") is True
 
     @property
     def n_outputs(self) -> int:
@@ -192,8 +193,7 @@ class EntityComponent(TrainablePipe):
         if nlp is not None:
             self._check_score_weights(nlp)
         if self.cfg["gold"] == "auto":
-            has_key = any(self.key in example.reference.spans for example in get_examples())
-            self.cfg["gold"] = "spans" if has_key else "ents"
+            self.cfg["gold_source"] = self._find_gold_source(get_examples())
         report = GoldReport()
         keys: set[str] = set()
         for example in get_examples():
@@ -206,18 +206,19 @@ class EntityComponent(TrainablePipe):
         sample = [eg.predicted for eg in islice(filter(_has_tokens, get_examples()), 10)]
         if not sample:
             sample = [Doc(self.vocab, words=["text"])]
-        self.model.set_dim("nO", self.n_outputs)
+        self.model.set_dim("nO", self.n_outputs, force=True)
         self.model.initialize(X=sample)
 
     def _check_report(self, report: GoldReport, keys: set[str]) -> None:
-        where = f"doc.spans[{self.key!r}]" if self.cfg["gold"] == "spans" else "doc.ents"
-        no_spans = "" if self.key in keys else f" No doc has doc.spans[{self.key!r}]."
+        places = {"spans": f"doc.spans[{self.key!r}]", "ents": "doc.ents"}
+        source = self.cfg["gold_source"]
+        where = places[source] if source else " or ".join(places.values())
         if not self.labels:
             other = f" Spans keys found: {', '.join(map(repr, sorted(keys)))}." if keys else ""
             raise ValueError(
                 f"{self.name} has no labels: {report.n_annotated} of {report.n_docs} training docs "
                 f"have annotation in {where}, with {report.labels.total()} entities."
-                f"{no_spans}{other} Check the training corpus and the setting 'spans_key', or give "
+                f"{other} Check the training corpus and the setting 'spans_key', or give "
                 f"the labels in [initialize.components.{self.name}]."
             )
         unknown = sorted(set(report.labels) - set(self.labels))
@@ -263,15 +264,25 @@ class EntityComponent(TrainablePipe):
 
     def _check_score_weights(self, nlp: Language) -> None:
         """spaCy drops the weight of a score that no component has, and may then stop early."""
+        names: set[str] = set()
+        prefixes: list[str] = []
+        writes_ents = False
+        for name, pipe in nlp.components:
+            meta = nlp.get_pipe_meta(name)
+            if isinstance(pipe, EntityComponent):
+                names.update(score_names(pipe.key))
+                writes_ents |= pipe.cfg["annotate_ents"]
+            else:
+                names.update(meta.default_score_weights or {})
+                prefixes.append(f"spans_{(getattr(pipe, 'cfg', None) or {}).get('spans_key')}_")
+                writes_ents |= "doc.ents" in meta.assigns
         weights = nlp.config.get("training", {}).get("score_weights", {})
-        keys = {
-            str(cfg["spans_key"])
-            for _, pipe in nlp.components
-            if "spans_key" in (cfg := getattr(pipe, "cfg", None) or {})
-        }
         for name, weight in weights.items():
-            known = any(name.startswith(f"spans_{key}_") for key in keys)
-            if weight and name.startswith("spans_") and not known:
+            if name.startswith("spans_"):
+                is_known = name in names or name.startswith(tuple(prefixes))
+            else:
+                is_known = writes_ents or not name.startswith("ents_")
+            if weight and not is_known:
                 warnings.warn(
                     f"[training.score_weights] {name} = {weight}: no component has that score, and "
                     f"spaCy will ignore it. Use spans_{self.key}_f for {self.name}.",
@@ -285,25 +296,44 @@ class EntityComponent(TrainablePipe):
         RETURNS (Optional[Gold]): The gold; None if the reference is not annotated for the task.
         """
         reference = example.reference
-        from_ents = self.cfg["gold"] == "ents"
-        if from_ents:
-            if not reference.has_annotation("ENT_IOB"):
-                return None
-            entities = read_ents(reference)
-        else:
-            if self.key not in reference.spans:
-                return None
-            entities = read_entities(reference, self.key)
+        source = self.cfg["gold_source"]
+        if source is None or not self._is_annotated(reference, source):
+            return None
+        entities = read_ents(reference) if source == "ents" else read_entities(reference, self.key)
         n_dropped = 0
         if self.is_flat:
             flat = select_flat(entities)
             n_dropped = len(entities) - len(flat)
             entities = flat
         tokens = TokenMap.of(example)
-        entities, n_unaligned = align_entities(example, entities, tokens)
-        unknown = _unknown_tokens(example, tokens) if from_ents else None
+        aligned, unaligned = align_entities(example, entities, tokens)
+        unknown = numpy.zeros(len(example.predicted), dtype=bool)
+        for entity in unaligned:
+            for start, end in entity.fragments:
+                unknown[tokens.touched(start, end)] = True
+        if source == "ents":
+            missing = numpy.flatnonzero(reference.to_array("ENT_IOB") == 0)
+            for start in missing.tolist():
+                unknown[tokens.touched(start, start + 1)] = True
+        for entity in aligned:  # What stands beside it in a token is known by the entity.
+            unknown[entity.start : entity.end] = False
         weight = float(reference.user_data.get(WEIGHT, 1.0))
-        return Gold(entities, unknown, weight, n_unaligned, n_dropped)
+        return Gold(aligned, unknown if unknown.any() else None, weight, len(unaligned), n_dropped)
+
+    def _is_annotated(self, doc: Doc, source: str) -> bool:
+        if source == "spans":
+            return self.key in doc.spans
+        return len(doc) > 0 and doc.has_annotation("ENT_IOB")
+
+    def _find_gold_source(self, examples: Iterable[Example]) -> str | None:
+        """Where the examples' gold is; None if they have none."""
+        found = None
+        for example in examples:
+            if self._is_annotated(example.reference, "spans"):
+                return "spans"
+            if found is None and self._is_annotated(example.reference, "ents"):
+                found = "ents"
+        return found
 
     def predict(self, docs: Iterable[Doc]) -> list[list[Entity]]:
         """Predict the entities of a batch of docs, without modifying them.
@@ -314,11 +344,15 @@ class EntityComponent(TrainablePipe):
         docs = list(docs)
         if not any(len(doc) for doc in docs):
             return [[] for _ in docs]
+        self._require_initialized()
+        return self.decode(docs, self.model.predict(docs))
+
+    def _require_initialized(self) -> None:
         if not self.is_initialized:
             raise ValueError(
-                f"{self.name} is not initialized: train it, or load a trained pipeline."
+                f"{self.name} is not initialized: call nlp.initialize to train it, or load a "
+                f"trained pipeline."
             )
-        return self.decode(docs, self.model.predict(docs))
 
     def decode(self, docs: Sequence[Doc], scores: Any) -> list[list[Entity]]:
         """Find the entities that the model's scores stand for.
@@ -362,8 +396,10 @@ class EntityComponent(TrainablePipe):
         validate_examples(examples, f"{type(self).__name__}.update")
         if not any(map(_has_tokens, examples)):
             return losses
+        self._require_initialized()
+        if self.cfg["gold_source"] is None:
+            self.cfg["gold_source"] = self._find_gold_source(examples)
         set_dropout_rate(self.model, drop)
-        set_torch_dropout(self.model, drop)
         scores, backprop = self.model.begin_update([eg.predicted for eg in examples])
         loss, d_scores = self.get_loss(examples, scores)
         backprop(d_scores)
@@ -380,14 +416,18 @@ class EntityComponent(TrainablePipe):
         RETURNS (tuple[float, NamedTuple[Tensor]]): The loss, and its gradient for every score.
         RAISES (ValueError): If the loss is not finite, or a gold label is unknown.
         """
+        examples = list(examples)
         golds = [self.read_gold(example) for example in examples]
+        if not any(golds):
+            self._warn_of_other_source(examples)
         for gold in golds:
             for entity in gold.entities if gold else ():
                 if entity.label not in self.cfg["labels"]:
                     raise ValueError(
                         f"{self.name}: label {entity.label!r} of the training data is unknown. "
-                        f"Labels: {', '.join(self.labels)}. Call add_label before training, or "
-                        f"list all labels in [initialize.components.{self.name}]."
+                        f"Labels: {', '.join(self.labels)}. List all labels in "
+                        f"[initialize.components.{self.name}], or call add_label before further "
+                        f"training of a component that is loaded or sourced."
                     )
         leaves = type(scores)(*(score.detach().requires_grad_() for score in scores))
         lengths = [len(example.predicted) for example in examples]
@@ -405,6 +445,16 @@ class EntityComponent(TrainablePipe):
                 for leaf, gradient in zip(leaves, gradients, strict=True)
             )
         )
+
+    def _warn_of_other_source(self, examples: Sequence[Example]) -> None:
+        source = self.cfg["gold_source"]
+        other = "ents" if source == "spans" else "spans"
+        if any(self._is_annotated(example.reference, other) for example in examples):
+            warnings.warn(
+                f"{self.name} learns nothing from a batch: it reads gold from doc.{source}, as "
+                f"decided at initialization, but these docs are annotated in doc.{other} alone.",
+                stacklevel=4,
+            )
 
     def compute_loss(
         self, golds: Sequence[Gold | None], lengths: Sequence[int], scores: Any
@@ -450,14 +500,3 @@ class _ScaledOptimizer:
 
 def _has_tokens(example: Example) -> bool:
     return len(example.predicted) > 0
-
-
-def _unknown_tokens(example: Example, tokens: TokenMap) -> NDArray[numpy.bool_] | None:
-    """Which predicted tokens have no known place in or outside `reference.ents`, if any."""
-    missing = example.reference.to_array("ENT_IOB") == 0
-    if not missing.any():
-        return None
-    if tokens.is_identity:
-        return cast(NDArray[numpy.bool_], missing)
-    x2y = example.alignment.x2y
-    return numpy.array([bool(missing[x2y[i]].any()) for i in range(len(example.predicted))])

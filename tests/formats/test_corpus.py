@@ -19,7 +19,7 @@ def test_yields_examples_with_gold_under_the_key(tmp_path: Path) -> None:
     path.write_text(LINES)
     nlp = spacy.blank("en")
     read = spacy.registry.get("readers", "spacy_mtlner.Corpus.v1")(path, spans_key="task")
-    with pytest.warns(UserWarning, match=r"1 annotations skipped.*outside the text: 1 .*jsonl:3"):
+    with pytest.warns(UserWarning, match=r"1 skipped: offset outside the text .*jsonl:3"):
         examples = list(read(nlp))
     assert [len(example.reference.spans["task"]) for example in examples] == [2, 0, 0]
     assert read_entities(examples[0].reference, "task") == [Entity("ADR", ((0, 2), (4, 5)))]
@@ -31,6 +31,10 @@ def test_reads_every_format(tmp_path: Path) -> None:
     path.write_text("Ada B-PER\nwrote O\n")
     (example,) = make_corpus(path, format="columns")(spacy.blank("en"))
     assert read_entities(example.reference) == [Entity("PER", ((0, 1),))]
+    path.write_text("New York\tB-LOC\tx\nis\tO\tx\n")
+    read = make_corpus(path, format="columns", separator="\t", tag_column=1)
+    (example,) = read(spacy.blank("en"))
+    assert read_entities(example.reference) == [Entity("LOC", ((0, 2),))]
 
 
 def test_names_what_is_missing(tmp_path: Path) -> None:
@@ -38,3 +42,6 @@ def test_names_what_is_missing(tmp_path: Path) -> None:
         make_corpus(None)  # type: ignore[arg-type]
     with pytest.raises(CorpusError, match=r"none\.jsonl"):
         list(make_corpus(tmp_path / "none.jsonl")(spacy.blank("en")))
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(CorpusError, match=r"empty\.jsonl: Holds no records"):
+        list(make_corpus(tmp_path / "empty.jsonl")(spacy.blank("en")))

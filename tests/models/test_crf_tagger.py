@@ -6,11 +6,11 @@ from spacy import registry
 from spacy.ml.models import build_hash_embed_cnn_tok2vec
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
-from thinc.api import Adam, ConfigValidationError, Model
+from thinc.api import Adam, ConfigValidationError, Model, set_dropout_rate
 
 from spacy_mtlner.codecs.tags import TagScheme
 from spacy_mtlner.models.crf_tagger import build_crf_tagger_v1
-from spacy_mtlner.models.torch_layer import get_module_shim, set_torch_dropout
+from spacy_mtlner.models.torch_layer import get_module_shim
 from spacy_mtlner.nn.tagger import CRFScores
 
 WIDTH = 8
@@ -68,7 +68,7 @@ def test_scores(rnn, tag_scheme):
 def test_backward():
     torch.manual_seed(0)
     model = make_model(rnn="lstm")
-    set_torch_dropout(model, 0.0)
+    set_dropout_rate(model, 0.0)
     docs = make_docs(3, 0, 2)
     scores, backprop = model.begin_update(docs)
     assert_equal(scores, model.predict(docs))
@@ -137,7 +137,8 @@ def test_bytes_and_copy(rnn):
 
 def test_fixed_dropout():
     model = make_model(dropout=0.25)
-    set_torch_dropout(model, 0.5)
+    set_dropout_rate(model, 0.5)
+    model.begin_update(make_docs(3))
     assert get_module_shim(model.get_ref("output_layer")).module.dropout.p == 0.25
 
 

@@ -14,6 +14,7 @@ from spacy_mtlner.models.encoders import (
     build_character_embed_v1,
     build_transformer_encoder_v1,
 )
+from spacy_mtlner.models.torch_layer import get_module_shim
 
 CONFIG = {
     "@architectures": "spacy_mtlner.TransformerEncoder.v1",
@@ -152,3 +153,28 @@ def test_widths_must_match():
     message = "has width 32, but its embed layer gives vectors of size 16"
     with pytest.raises(ValueError, match=message):
         model.initialize(X=make_docs("", "ab"))
+
+
+def test_shared_encoder_follows_the_dropout_of_the_training():
+    embed = {
+        "@architectures": "spacy.MultiHashEmbed.v2",
+        "width": 16,
+        "attrs": ["NORM"],
+        "rows": [50],
+        "include_static_vectors": False,
+    }
+    for own, drop, expected in ((None, 0.0, 0.0), (None, 0.3, 0.3), (0.2, 0.6, 0.2)):
+        nlp = spacy.blank("en")
+        model = {
+            "@architectures": "spacy_mtlner.TransformerEncoder.v1",
+            "width": 16,
+            "dropout": own,
+            "embed": embed,
+        }
+        tok2vec = nlp.add_pipe("tok2vec", config={"model": model})
+        doc = nlp.make_doc("some words to encode")
+        nlp.initialize()
+        tok2vec.update([Example(doc, doc)], drop=drop)
+        module = get_module_shim(tok2vec.model.get_ref("encode")).module
+        rates = {m.p for m in module.modules() if isinstance(m, torch.nn.Dropout)}
+        assert rates == {expected}

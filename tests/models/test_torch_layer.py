@@ -5,13 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy
 import pytest
 import torch
-from thinc.api import Adam, Model, chain, noop
+from thinc.api import Adam, Model, chain, noop, set_dropout_rate
 from torch import Tensor, nn
 
 from spacy_mtlner.models.torch_layer import (
     build,
     get_module_shim,
-    set_torch_dropout,
     torch_layer,
     torch_to_rows,
 )
@@ -57,7 +56,7 @@ def module_of(model: Model) -> nn.Module:
 
 def test_forward_and_backward():
     model = make_layer(width=WIDTH)
-    set_torch_dropout(model, 0.0)
+    set_dropout_rate(model, 0.0)
     rows = make_rows(3, 2)
     y, backprop = model.begin_update(rows)
     assert_equal(y, model.predict(rows))
@@ -123,7 +122,7 @@ def test_disk(tmp_path):
 
 def test_trains_on_after_loading():
     fresh = make_layer().from_bytes(make_layer(width=WIDTH).to_bytes())
-    set_torch_dropout(fresh, 0.0)
+    set_dropout_rate(fresh, 0.0)
     rows, optimizer = make_rows(3, 1), Adam(0.05)
     losses = []
     for _ in range(20):
@@ -150,7 +149,8 @@ def test_dropout():
     inner, fixed = make_layer(width=WIDTH), make_layer(width=WIDTH, dropout=0.25)
     model = chain(chain(noop(), inner), fixed)
     for rate in (0.0, 0.7):
-        set_torch_dropout(model, rate)
+        set_dropout_rate(model, rate)
+        model.begin_update(make_rows(3))
         assert module_of(inner).dropout.p == rate
         assert module_of(fixed).dropout.p == 0.25
     rows = [numpy.ones((200, WIDTH), dtype="f")]
@@ -158,15 +158,14 @@ def test_dropout():
     y, _ = inner.begin_update(rows)
     assert len(numpy.unique(y[0], axis=0)) > 1
     assert len(numpy.unique(inner.predict(rows)[0], axis=0)) == 1
-    set_torch_dropout(model, 0.0)
+    set_dropout_rate(model, 0.0)
     y, _ = inner.begin_update(rows)
     assert len(numpy.unique(y[0], axis=0)) == 1
 
 
 def test_rate_of_its_own_holds_from_the_first_update_on():
-    """Before any call, the rate is that of the module; every component sets it in `update`."""
     model = make_layer(width=WIDTH, dropout=0.0)
-    set_torch_dropout(model, 0.9)
+    set_dropout_rate(model, 0.9)
     rows = make_rows(50)
     assert_equal(model.begin_update(rows)[0], model.predict(rows))
 
@@ -201,7 +200,7 @@ def test_threads():
 @pytest.mark.parametrize("lengths", [(0, 3, 0, 2, 0), (0, 0), (0,)])
 def test_empty_rows(empty_width, lengths):
     model = make_layer(width=WIDTH)
-    set_torch_dropout(model, 0.0)
+    set_dropout_rate(model, 0.0)
     rows = [row if len(row) else numpy.zeros((0, empty_width), "f") for row in make_rows(*lengths)]
     y, backprop = model.begin_update(rows)
     assert [row.shape for row in y] == [(n, WIDTH) for n in lengths]

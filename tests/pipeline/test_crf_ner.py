@@ -132,6 +132,11 @@ def test_pipe_with_several_processes(trained: Language) -> None:
 
 
 def test_several_threads_predict_the_same(trained: Language) -> None:
+    # With dropout, a thread that meets the module in training mode is wrong.
+    tagger = trained.get_pipe("crf_ner").model.get_ref("output_layer")
+    for module in get_module_shim(tagger).module.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.9
     texts = [text for text, _ in TRAIN] * 20
     with ThreadPoolExecutor(4) as pool:
         docs = list(pool.map(trained, texts))
@@ -214,7 +219,7 @@ def test_missing_spans_key_is_an_error_that_names_the_others() -> None:
     nlp = spacy.blank("en")
     add_crf(nlp)
     examples = make_examples(nlp, key="other")
-    with pytest.raises(ValueError, match=r"\['mtlner'\]. Spans keys found: 'other'"):
+    with pytest.raises(ValueError, match=r"0 of 6 training docs.* Spans keys found: 'other'"):
         nlp.initialize(lambda: examples)
 
 
@@ -294,9 +299,38 @@ def test_gold_is_read_from_ents_where_there_are_no_spans() -> None:
         ]
         del example.reference.spans["mtlner"]
     train(nlp, examples)
-    assert component.cfg["gold"] == "ents"
+    assert component.cfg["gold_source"] == "ents"
     scores = nlp.evaluate(examples)
     assert scores["spans_mtlner_f"] == scores["ents_f"] == 1.0
+
+
+def test_gold_source_is_found_at_the_first_update_after_initializing_without_data() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    component.add_label("LOC")
+    component.add_label("PER")
+    with pytest.warns(UserWarning, match="is annotated in doc.spans"):
+        optimizer = nlp.initialize()
+    assert component.cfg["gold_source"] is None
+    losses = nlp.update(make_examples(nlp), sgd=optimizer)
+    assert component.cfg["gold_source"] == "spans"
+    assert losses["crf_ner"] > 0
+
+
+def test_gold_in_the_other_place_is_reported(trained: Language) -> None:
+    nlp = pickle.loads(pickle.dumps(trained))
+    reference = nlp.make_doc("I like London")
+    reference.ents = [Span(reference, 2, 3, label="LOC")]
+    with pytest.warns(UserWarning, match=r"reads gold from doc\.spans.*in doc\.ents alone"):
+        losses = nlp.update([Example(nlp.make_doc(reference.text), reference)])
+    assert losses["crf_ner"] == 0.0
+
+
+def test_update_before_initialize_is_an_error() -> None:
+    nlp = spacy.blank("en")
+    add_crf(nlp).add_label("LOC")
+    with pytest.raises(ValueError, match="crf_ner is not initialized"):
+        nlp.update(make_examples(nlp), sgd=False)
 
 
 def test_gold_in_spans_goes_before_ents() -> None:
@@ -306,7 +340,7 @@ def test_gold_in_spans_goes_before_ents() -> None:
     for example in examples[:2]:
         example.reference.ents = [Span(example.reference, 0, 1, label="WRONG")]
     nlp.initialize(lambda: examples)
-    assert component.cfg["gold"] == "spans"
+    assert component.cfg["gold_source"] == "spans"
     assert component.labels == ("LOC", "PER")
 
 
@@ -368,6 +402,44 @@ def test_gold_inside_tokens_is_counted_and_missed() -> None:
     example.predicted = nlp.make_doc(reference.text)
     write_entities(example.predicted, [Entity("LOC", ((1, 2),))])
     assert component.score([example])["spans_mtlner_r"] == 0.5
+
+
+def test_tokens_with_unaligned_gold_are_unknown() -> None:
+    nlp = spacy.blank("en")
+    component = add_crf(nlp)
+    reference = Doc(nlp.vocab, words=["un", "London", "ish", "London"], spaces=[0, 0, 1, 0])
+    write_entities(reference, [Entity("LOC", ((1, 2),)), Entity("LOC", ((3, 4),))])
+    example = Example(nlp.make_doc(reference.text), reference)
+    component.cfg["gold_source"] = "spans"
+    gold = component.read_gold(example)
+    assert gold is not None
+    assert gold.entities == [Entity("LOC", ((1, 2),))]
+    assert gold.unknown is not None
+    assert gold.unknown.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (
+            {"spans_mtlner_F": 0.33, "spans_mtlner_f": 0.67},
+            "spans_mtlner_F = 0.33: no component has that score",
+        ),
+        ({"ents_f": 0.5, "spans_mtlner_r": 0.5}, "ents_f = "),
+        ({"spans_ruler_f": 0.5, "spans_mtlner_flat_f": 0.5}, None),
+    ],
+)
+def test_score_weights_are_checked(weights: dict[str, float], message: str | None) -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("span_ruler")
+    component = add_crf(nlp, annotate_ents=False)
+    nlp.config["training"]["score_weights"] = weights
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        component._check_score_weights(nlp)
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == (message is not None)
+    assert not message or message in messages[0]
 
 
 def test_score_weight_without_a_score_is_reported() -> None:
