@@ -130,17 +130,17 @@ def train_worker(system: str, seed: int, folder: Path, args: argparse.Namespace)
     folder.mkdir(parents=True)
     path = folder / "config.cfg"
     make_config(system, args, seed).to_disk(path)
-    evaluate, update = Stopwatch(Language.evaluate), Stopwatch(Language.update)
+    evaluate, update = Stopwatch(Language.evaluate), Language.update
     Language.evaluate = lambda *a, **k: evaluate(*a, **k)  # type: ignore[method-assign]
-    words = 0
+    words, start = 0, 0.0
 
     def counting_update(nlp: Language, examples: Any, *a: Any, **k: Any) -> Any:
-        nonlocal words
+        nonlocal words, start
+        start = start or time.perf_counter()  # Initialisation is no part of the training.
         words += sum(len(example.predicted) for example in examples)
         return update(nlp, examples, *a, **k)
 
     Language.update = counting_update  # type: ignore[method-assign]
-    start = time.perf_counter()
     spacy_train(path, folder)
     seconds = time.perf_counter() - start - evaluate.seconds
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -148,7 +148,7 @@ def train_worker(system: str, seed: int, folder: Path, args: argparse.Namespace)
     scores = best.evaluate(list(Corpus(args.dev)(best)))
     result = {
         **{name: scores[f"ents_{name}"] for name in "prf"},
-        "train_words_per_second": words / update.seconds,
+        "train_words_per_second": words / seconds,
         "train_seconds": seconds,
         "peak_memory_mb": peak,
     }

@@ -13,6 +13,7 @@ import torch
 import torchcrf
 from torch import Tensor
 
+from spacy_mtlner.codecs.tags import TagScheme
 from spacy_mtlner.nn.crf import CRF
 
 TYPES = 10
@@ -21,12 +22,9 @@ SHAPES = ((64, 50), (8, 512))  # (rows, tokens)
 
 def biluo_constraints(types: int) -> dict[str, Tensor]:
     """Get the legal transitions of tags O, then B, I, L and U of every type, T = 4 * types + 1."""
-    names = ["O", *(f"{prefix}-{kind}" for kind in range(types) for prefix in "BILU")]
-    opens = torch.tensor([name[0] in "BI" for name in names])  # (T,) needs a tag of the same type
-    continues = torch.tensor([name[0] in "IL" for name in names])  # (T,) is such a tag
-    kinds = torch.tensor([int(name[2:] or -1) for name in names])  # (T,)
-    agree = (opens[:, None] == continues) & (~opens[:, None] | (kinds[:, None] == kinds))
-    return {"allowed_transitions": agree, "allowed_start": ~continues, "allowed_end": ~opens}
+    scheme = TagScheme("BILUO", tuple(map(str, range(types))))
+    names = ("allowed_transitions", "allowed_start", "allowed_end")
+    return {name: torch.from_numpy(getattr(scheme, name)) for name in names}
 
 
 def interleave(runs: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:

@@ -81,7 +81,7 @@ def convert_cli(
             lang=lang,
             spans_key=spans_key,
             set_ents=ents,
-            **{name: value for name, value in options.items() if value is not None},
+            **options,
         )
     except (CorpusError, ImportError, OSError) as err:
         msg.fail("The corpus was not converted", str(err), exits=1)

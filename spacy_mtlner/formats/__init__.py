@@ -42,7 +42,7 @@ def read_corpus(
     format_name (str): A name in `READERS`.
     report (Report): Counts what is skipped and repaired.
     lang (Optional[str]): The texts' language, for the formats that need it.
-    options (Any): The format's own options.
+    options (Any): The format's own options; None stands for an option's default.
     RETURNS (Iterator[Record]): The records, read as they are asked for.
     RAISES (CorpusError): If there is no such format or it has no such option; while reading, if
         the file is not of this format.
@@ -52,6 +52,7 @@ def read_corpus(
         raise CorpusError(path, None, f"There is no format {format_name!r}.", hint)
     reader = READERS[format_name]
     known = inspect.signature(reader).parameters
+    options = {name: value for name, value in options.items() if value is not None}
     unknown = ", ".join(options.keys() - known.keys())
     if unknown:
         raise CorpusError(path, None, f"The format {format_name!r} has no option: {unknown}.")

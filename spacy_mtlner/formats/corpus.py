@@ -42,8 +42,7 @@ def make_corpus(
         "joiner": joiner,
         "n_sents": n_sents,
     }
-    given = {name: value for name, value in options.items() if value is not None}
-    return partial(_read_examples, Path(path), format, spans_key, given)
+    return partial(_read_examples, Path(path), format, spans_key, options)
 
 
 def _read_examples(

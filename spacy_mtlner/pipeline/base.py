@@ -199,8 +199,7 @@ class EntityComponent(TrainablePipe):
         for example in get_examples():
             report.add(self.read_gold(example))
             keys.update(example.reference.spans)
-        found = sorted(report.labels)
-        for label in labels if labels is not None else found:
+        for label in sorted(report.labels) if labels is None else labels:
             self.add_label(label)
         self._check_report(report, keys)
         sample = [eg.predicted for eg in islice(filter(_has_tokens, get_examples()), 10)]
@@ -307,18 +306,18 @@ class EntityComponent(TrainablePipe):
             entities = flat
         tokens = TokenMap.of(example)
         aligned, unaligned = align_entities(example, entities, tokens)
-        unknown = numpy.zeros(len(example.predicted), dtype=bool)
-        for entity in unaligned:
-            for start, end in entity.fragments:
-                unknown[tokens.touched(start, end)] = True
+        ranges = [fragment for entity in unaligned for fragment in entity.fragments]
         if source == "ents":
             missing = numpy.flatnonzero(reference.to_array("ENT_IOB") == 0)
-            for start in missing.tolist():
-                unknown[tokens.touched(start, start + 1)] = True
-        for entity in aligned:  # What stands beside it in a token is known by the entity.
-            unknown[entity.start : entity.end] = False
+            ranges += ((start, start + 1) for start in missing.tolist())
+        unknown = None
+        if ranges:
+            unknown = numpy.zeros(len(example.predicted), dtype=bool)
+            unknown[numpy.concatenate([tokens.touched(*range_) for range_ in ranges])] = True
+            for entity in aligned:  # What stands beside it in a token is known by the entity.
+                unknown[entity.start : entity.end] = False
         weight = float(reference.user_data.get(WEIGHT, 1.0))
-        return Gold(aligned, unknown if unknown.any() else None, weight, len(unaligned), n_dropped)
+        return Gold(aligned, unknown, weight, len(unaligned), n_dropped)
 
     def _is_annotated(self, doc: Doc, source: str) -> bool:
         if source == "spans":
@@ -397,8 +396,6 @@ class EntityComponent(TrainablePipe):
         if not any(map(_has_tokens, examples)):
             return losses
         self._require_initialized()
-        if self.cfg["gold_source"] is None:
-            self.cfg["gold_source"] = self._find_gold_source(examples)
         set_dropout_rate(self.model, drop)
         scores, backprop = self.model.begin_update([eg.predicted for eg in examples])
         loss, d_scores = self.get_loss(examples, scores)
@@ -417,6 +414,8 @@ class EntityComponent(TrainablePipe):
         RAISES (ValueError): If the loss is not finite, or a gold label is unknown.
         """
         examples = list(examples)
+        if self.cfg["gold_source"] is None:
+            self.cfg["gold_source"] = self._find_gold_source(examples)
         golds = [self.read_gold(example) for example in examples]
         if not any(golds):
             self._warn_of_other_source(examples)

@@ -391,15 +391,19 @@ def test_what_a_flat_head_cannot_learn_is_counted() -> None:
     assert component.labels == ("ORG",)
 
 
+def make_example_with_gold_inside_a_token(nlp: Language) -> Example:
+    reference = Doc(nlp.vocab, words=["un", "London", "ish", "London"], spaces=[0, 0, 1, 0])
+    write_entities(reference, [Entity("LOC", ((1, 2),)), Entity("LOC", ((3, 4),))])
+    return Example(nlp.make_doc(reference.text), reference)
+
+
 def test_gold_inside_tokens_is_counted_and_missed() -> None:
     nlp = spacy.blank("en")
     component = add_crf(nlp)
-    reference = Doc(nlp.vocab, words=["un", "London", "ish", "London"], spaces=[0, 0, 1, 0])
-    write_entities(reference, [Entity("LOC", ((1, 2),)), Entity("LOC", ((3, 4),))])
-    example = Example(nlp.make_doc(reference.text), reference)
+    example = make_example_with_gold_inside_a_token(nlp)
     with pytest.warns(UserWarning, match="1 gold entities begin or end inside a token"):
         component.initialize(lambda: [example], nlp=nlp)
-    example.predicted = nlp.make_doc(reference.text)
+    example.predicted = nlp.make_doc(example.reference.text)
     write_entities(example.predicted, [Entity("LOC", ((1, 2),))])
     assert component.score([example])["spans_mtlner_r"] == 0.5
 
@@ -407,9 +411,7 @@ def test_gold_inside_tokens_is_counted_and_missed() -> None:
 def test_tokens_with_unaligned_gold_are_unknown() -> None:
     nlp = spacy.blank("en")
     component = add_crf(nlp)
-    reference = Doc(nlp.vocab, words=["un", "London", "ish", "London"], spaces=[0, 0, 1, 0])
-    write_entities(reference, [Entity("LOC", ((1, 2),)), Entity("LOC", ((3, 4),))])
-    example = Example(nlp.make_doc(reference.text), reference)
+    example = make_example_with_gold_inside_a_token(nlp)
     component.cfg["gold_source"] = "spans"
     gold = component.read_gold(example)
     assert gold is not None
