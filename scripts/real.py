@@ -13,9 +13,9 @@ from spacy.cli.evaluate import evaluate as spacy_evaluate
 from spacy.cli.train import train as spacy_train
 from wasabi import msg
 
-from spacy_mtlner.cli.convert import convert as convert_file
 from spacy_mtlner.cli.convert import print_report
 from spacy_mtlner.formats import CorpusError, Report
+from spacy_mtlner.formats.convert import Settings, plan_jobs, run_jobs
 
 
 class Corpus(NamedTuple):
@@ -48,21 +48,17 @@ def convert(
     for part in ("train", "dev"):
         report = Report()
         try:
-            path = convert_file(
-                data / name / getattr(corpus, part),
-                f"corpus/{name}/{part}.spacy",
-                report,
-                format_name=corpus.format,
-                lang=corpus.lang,
-                set_ents=True,
-            )
+            path = data / name / getattr(corpus, part)
+            output = f"corpus/{name}/{part}.spacy"
+            jobs = plan_jobs(path, output, report, format_name=corpus.format)
+            run_jobs(jobs, Settings(lang=corpus.lang, set_ents=True), report)
         except CorpusError as err:
             hint = "Get the corpora with: python -m spacy project assets (--extra for CLUENER)."
             msg.fail(
                 str(err), f"{hint} Or name a folder that has them: --vars.data FOLDER.", exits=1
             )
         print_report(report, with_ents=True)
-        msg.good(f"Wrote {path}")
+        msg.good(f"Wrote {output}")
 
 
 @app.command()

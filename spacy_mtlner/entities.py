@@ -100,6 +100,37 @@ def merge_touching(fragments: Iterable[tuple[int, int]]) -> Fragments:
     return tuple(merged)
 
 
+def find_inside(entities: Sequence[Fragments]) -> list[bool]:
+    """Tell which entities lie, fragment by fragment, inside another one that is not the same.
+
+    entities (Sequence[Fragments]): The fragments of each entity.
+    RETURNS (list[bool]): Whether each one is inside another.
+    """
+    is_inside = [False] * len(entities)
+    if len(entities) < 2:
+        return is_inside
+    parts = sorted(
+        (start, -end, len(fragments) == 1, i)
+        for i, fragments in enumerate(entities)
+        for start, end in fragments
+    )
+    outer = parts[0][:3]  # Of the parts before, the one that ends last.
+    for start, minus_end, is_entity, i in parts:
+        part = (start, minus_end, is_entity)
+        if minus_end < outer[1]:
+            outer = part
+        else:
+            is_inside[i] = is_entity and part != outer
+    for i, fragments in enumerate(entities):
+        if len(fragments) > 1:
+            is_inside[i] = any(_is_inside(fragments, other) for other in entities)
+    return is_inside
+
+
+def _is_inside(inner: Fragments, outer: Fragments) -> bool:
+    return inner != outer and all(any(a <= c and d <= b for a, b in outer) for c, d in inner)
+
+
 def read_entities(doc: Doc, key: str = DEFAULT_KEY) -> list[Entity]:
     """Read the entities in `doc.spans[key]`.
 

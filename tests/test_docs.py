@@ -10,6 +10,9 @@ import pytest
 import srsly
 from spacy.language import Language
 
+from spacy_mtlner.formats import READERS, Record, Report, read_corpus
+from spacy_mtlner.formats.convert import WRITER_SUFFIXES
+from spacy_mtlner.formats.detect import detect_format
 from spacy_mtlner.models.crf_tagger import build_crf_tagger_v1
 from spacy_mtlner.models.encoders import build_character_embed_v1, build_transformer_encoder_v1
 from spacy_mtlner.pipeline import crf_ner  # noqa: F401  (registers the factory)
@@ -62,6 +65,50 @@ def test_commands_of_the_project() -> None:
         assert f"| `{name}` | {' &rarr; '.join(f'`{step}`' for step in steps)} |" in text
     for asset in project["assets"]:
         assert f"| `{asset['dest']}` | URL | {asset['description']} |" in text
+
+
+def read_example(tmp_path: Path, name: str) -> tuple[list[Record], Report]:
+    """Read the example of a format with its reader."""
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    section = text.split(f"\n## {name}\n", 1)[1].split("\n## ", 1)[0]
+    blocks = re.findall(r"^```\w+\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "example.txt"
+    path.write_text(blocks[0], encoding="utf-8")
+    if len(blocks) > 1:
+        path.with_suffix(".ann").write_text(blocks[1], encoding="utf-8")
+    assert detect_format(path)[0] == name
+    report = Report(strict=True)
+    return list(read_corpus(path, name, report, lang="en")), report
+
+
+@pytest.mark.parametrize(
+    "name, n_records, surfaces",
+    [
+        ("jsonl", 3, ["Pain in my shoulders", "Pain in ... hips"]),
+        ("brat", 1, ["Pain in my shoulders", "Pain in ... hips"]),
+        ("columns", 1, ["Ada", "Bob"]),
+        ("cluener", 3, ["Ada", "Bob", "北京", "北京"]),
+        ("cmeee", 3, ["发热", "急性肝衰竭", "肝"]),
+        ("genia", 1, ["CD2 ... genes", "CD25 genes", "T cells"]),
+    ],
+)
+def test_examples_of_formats(
+    tmp_path: Path, name: str, n_records: int, surfaces: list[str]
+) -> None:
+    records, report = read_example(tmp_path, name)
+    assert len(records) == n_records and not report.repaired
+    assert [
+        " ... ".join(record.text[a:b] for a, b in entity.fragments)
+        for record in records
+        for entity in record.entities
+    ] == surfaces
+
+
+def test_formats_are_all_told() -> None:
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[`(\w+)`\].*?\| yes \| (.*?) \|", text, re.MULTILINE)
+    assert {name for name, _ in rows} == READERS.keys()
+    assert {name for name, written in rows if written != "no"} == WRITER_SUFFIXES.keys()
 
 
 def test_links_of_the_docs() -> None:

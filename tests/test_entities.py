@@ -16,6 +16,7 @@ from spacy_mtlner.entities import (
     Entity,
     TokenMap,
     align_entities,
+    find_inside,
     merge_touching,
     read_entities,
     read_ents,
@@ -536,3 +537,19 @@ def test_a_span_that_is_no_entity_is_named():
 def test_alignment_of_empty_docs():
     assert align_entities(example([], []), []) == ([], [])
     assert align_entities(example([" "], []), []) == ([], [])
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=2, max_size=4, unique=True), max_size=6))
+def test_inside(bounds: list[list[int]]) -> None:
+    """Against all pairs."""
+    entities = [
+        tuple(zip(places[::2], places[1::2], strict=False)) for places in map(sorted, bounds)
+    ]
+    positions = [
+        {i for start, end in fragments for i in range(start, end)} for fragments in entities
+    ]
+    expected = [
+        any(inner != outer and p <= q for outer, q in zip(entities, positions, strict=True))
+        for inner, p in zip(entities, positions, strict=True)
+    ]
+    assert find_inside(entities) == expected

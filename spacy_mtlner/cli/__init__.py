@@ -4,7 +4,9 @@ import typer
 from spacy.cli._util import app
 
 from spacy_mtlner.cli.convert import convert_cli
+from spacy_mtlner.cli.data import data_cli
 from spacy_mtlner.cli.report import report_cli
+from spacy_mtlner.cli.split import split_cli
 
 mtlner_cli = typer.Typer(
     name="mtlner",
@@ -13,5 +15,7 @@ mtlner_cli = typer.Typer(
     rich_markup_mode=None,
 )
 mtlner_cli.command("convert", no_args_is_help=True)(convert_cli)
+mtlner_cli.command("data", no_args_is_help=True)(data_cli)
+mtlner_cli.command("split", no_args_is_help=True)(split_cli)
 mtlner_cli.command("report", no_args_is_help=True)(report_cli)
 app.add_typer(mtlner_cli)

@@ -1,43 +1,83 @@
-"""`python -m spacy mtlner convert`: a corpus to spaCy's binary format."""
+"""`python -m spacy mtlner convert`: corpora of any format to spaCy's or another one."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-import spacy
 import typer
-from spacy.language import Language
-from spacy.tokens import DocBin
-from srsly.msgpack import msgpack_encoders  # type: ignore[import-untyped]
 from wasabi import msg
 
+from spacy_mtlner.codecs.tags import SchemeName
 from spacy_mtlner.entities import DEFAULT_KEY
-from spacy_mtlner.formats import READERS, CorpusError, Report, Tally, read_corpus, read_docs
-from spacy_mtlner.formats.base import replacing
+from spacy_mtlner.formats import READERS, Report
+from spacy_mtlner.formats.convert import WRITER_SUFFIXES, Job, Settings, plan_jobs, run_jobs
+from spacy_mtlner.formats.files import AUTO
+from spacy_mtlner.formats.transform import Labels
 
 
 def convert_cli(
-    input_path: Annotated[Path, typer.Argument(metavar="INPUT", help="Corpus file")],
+    input_path: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="Corpus file, or folder of corpus files")
+    ],
     output: Annotated[
         str,
         typer.Argument(
             metavar="OUTPUT",
-            help="Output file, *.spacy, or a folder (one that exists, or a name that ends in '/')",
+            help="Output file for all input (*.spacy, *.jsonl, *.conll, *.tsv), or a folder (one "
+            "that exists, or a name that ends in '/') for an output per file",
         ),
     ],
     format_name: Annotated[
-        str, typer.Option("--format", "-f", help=f"Format of the corpus: {', '.join(READERS)}")
-    ],
+        str,
+        typer.Option("--format", "-f", help=f"Format of the corpus: {', '.join((AUTO, *READERS))}"),
+    ] = AUTO,
+    writer: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            "-t",
+            help=f"Format of the output: {', '.join(WRITER_SUFFIXES)} [default: by OUTPUT's "
+            "suffix; spacy in a folder]",
+        ),
+    ] = None,
     lang: Annotated[
-        str, typer.Option("--lang", "-l", help="Language whose tokenizer is used, as 'en' or 'zh'")
-    ],
+        str | None,
+        typer.Option("--lang", "-l", help="Language whose tokenizer is used, as 'en' or 'zh'"),
+    ] = None,
     spans_key: Annotated[
         str, typer.Option("--spans-key", "-k", help="Key of doc.spans for the entities")
     ] = DEFAULT_KEY,
     ents: Annotated[
         bool, typer.Option("--ents", "-e", help="Write doc.ents as well: what it can hold")
+    ] = False,
+    mappings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", "-m", metavar="OLD,OLD=NEW", help="Give labels another name; may be repeated"
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL,LABEL", help="Keep entities of these (new) labels alone"),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL,LABEL", help="Leave out entities of these (new) labels"),
+    ] = None,
+    n_sents: Annotated[
+        int | None,
+        typer.Option(
+            "--n-sents",
+            "-n",
+            min=1,
+            help="Sentences per doc; entities are never cut [default: whole texts; 1 in columns]",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option(help="Stop where an annotation would have to be skipped")
+    ] = False,
+    lossy: Annotated[
+        bool, typer.Option(help="Write what the output's format can hold, if not all")
     ] = False,
     separator: Annotated[
         str | None,
@@ -45,9 +85,29 @@ def convert_cli(
             help=r"Columns: what separates them, '\t' for a tab [default: any run of blanks, tabs]"
         ),
     ] = None,
-    tag_column: Annotated[
+    token_column: Annotated[
         int | None,
-        typer.Option(help="Columns: the tag's, from 0, or backwards from -1 [default: -1]"),
+        typer.Option(help="Columns: the token's, from 0 [default: 0]"),
+    ] = None,
+    tag_columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns: the tags', from 0, or backwards from -1; several layers as '1,2' "
+            "[default: -1]"
+        ),
+    ] = None,
+    tag_separator: Annotated[
+        str | None,
+        typer.Option(help="Columns: what separates several tags of a token, as '|'"),
+    ] = None,
+    segmentation_digit: Annotated[
+        bool | None,
+        typer.Option(
+            "--segmentation-digit", help="Columns: a digit stands behind each token, as in Weibo"
+        ),
+    ] = None,
+    comment: Annotated[
+        str | None, typer.Option(help="Columns: how lines begin that are no tokens, as '#'")
     ] = None,
     joiner: Annotated[
         str | None,
@@ -56,134 +116,135 @@ def convert_cli(
             "written without]"
         ),
     ] = None,
-    n_sents: Annotated[
-        int | None,
-        typer.Option("--n-sents", "-n", min=1, help="Columns: sentences per doc [default: 1]"),
+    tag_scheme: Annotated[
+        str, typer.Option(help="Columns as output: the tags, BIO or BILUO")
+    ] = "BIO",
+    input_key: Annotated[
+        str | None,
+        typer.Option(help=".spacy as input: key of doc.spans [default: --spans-key]"),
+    ] = None,
+    gold: Annotated[
+        str | None,
+        typer.Option(
+            help=".spacy as input: where the entities are, spans, ents or auto [default: auto]"
+        ),
     ] = None,
 ) -> None:
     """
-    Convert a corpus to spaCy's binary format, with its entities in doc.spans. Nested, overlapping
-    and discontinuous entities are kept; tokens are split where an entity begins or ends inside.
+    Convert corpora, by default to spaCy's binary format with their entities in doc.spans. Nested,
+    overlapping and discontinuous entities are kept; tokens are split where an entity begins or ends
+    inside. What has to be skipped, repaired or left out is counted, with file and line.
     """
-    options = {
+    options: dict[str, Any] = {
         "separator": separator and separator.replace(r"\t", "\t"),
-        "tag_column": tag_column,
+        "token_column": token_column,
+        "tag_separator": tag_separator,
+        "segmentation_digit": segmentation_digit,
+        "comment": comment,
         "joiner": joiner,
-        "n_sents": n_sents,
+        "input_key": input_key,
+        "gold": gold,
     }
-    report = Report()
+    report = Report(strict=strict)
     try:
-        output_path = convert(
-            input_path,
-            output,
-            report,
-            format_name=format_name,
+        if tag_columns is not None:
+            options["tag_columns"] = _parse_columns(tag_columns)
+        settings = Settings(
             lang=lang,
             spans_key=spans_key,
             set_ents=ents,
-            **options,
+            labels=Labels.parse(mappings or (), only or (), drop or ()),
+            n_sents=n_sents,
+            tag_scheme=cast(SchemeName, tag_scheme),  # The writer checks it.
+            lossy=lossy,
+            options=options,
         )
-    except (CorpusError, ImportError, OSError) as err:
+        jobs = plan_jobs(input_path, output, report, format_name=format_name, writer=writer)
+        if format_name == AUTO:
+            _print_formats(jobs)
+        n_docs = run_jobs(jobs, settings, report, show_progress=True)
+    except (ImportError, OSError, ValueError) as err:
         msg.fail("The corpus was not converted", str(err), exits=1)
     print_report(report, with_ents=ents)
-    msg.good(f"Wrote {report.docs} docs: {output_path}")
+    unknown = settings.labels.find_unknown(report.labels_read) if settings.labels else []
+    if unknown:
+        msg.warn("No entity has these labels of --map, --only, --drop", ", ".join(unknown))
+    for path, n in n_docs.items():
+        msg.good(f"Wrote {n} docs: {path}")
 
 
-def convert(
-    input_path: Path,
-    output: str,
-    report: Report,
-    *,
-    format_name: str,
-    lang: str,
-    spans_key: str = DEFAULT_KEY,
-    set_ents: bool = False,
-    **options: Any,
-) -> Path:
-    """Convert a corpus to spaCy's binary format.
-
-    input_path (Path): The corpus.
-    output (str): A file that ends in `.spacy`; or a folder, which exists or ends in `/`, for a file
-        named after the corpus.
-    report (Report): Counts what the corpus holds and what is skipped and repaired.
-    format_name (str): A name in `READERS`.
-    lang (str): The language whose tokenizer is used.
-    spans_key (str): The key of `doc.spans` to write to.
-    set_ents (bool): Write `doc.ents` as well.
-    options (Any): The format's own options.
-    RETURNS (Path): The file, which appears when it is complete.
-    RAISES (CorpusError): If the corpus cannot be read.
-    RAISES (ImportError): If the language is unknown or its tokenizer is not installed.
-    """
-    output_path = Path(output)
-    if output_path.is_dir() or output.endswith("/"):
-        output_path /= f"{input_path.stem}.spacy"
-    elif output_path.suffix != ".spacy":
-        raise CorpusError(output_path, None, "The output must be a .spacy file or a folder.")
-    nlp = _make_nlp(lang)
-    nlp.max_length = sys.maxsize  # A limit for parsers, not for tokenizers.
-    records = read_corpus(input_path, format_name, report, lang=nlp.lang, **options)
-    docs = read_docs(records, nlp.make_doc, report, key=spans_key, set_ents=set_ents)
-    with _encoders_found_once():
-        doc_bin = DocBin(docs=docs, store_user_data=True)
-    if len(doc_bin) == 0:
-        raise CorpusError(input_path, None, "Holds no records.", "Is it of another format?")
-    with replacing(output_path) as part:
-        doc_bin.to_disk(part)
-    return output_path
-
-
-def _make_nlp(lang: str) -> Language:
+def _parse_columns(value: str) -> list[int]:
     try:
-        return spacy.blank(lang)
-    except ImportError as err:
-        hint = "Choose another one, or 'xx' for rules of no certain language."
-        raise ImportError(f"No tokenizer for language {lang!r}: {err} {hint}") from err
+        return [int(column) for column in value.split(",")]
+    except ValueError:
+        raise ValueError(f"--tag-columns {value!r} is no list of numbers, as '1,2'.") from None
 
 
-@contextmanager
-def _encoders_found_once() -> Iterator[None]:
-    """Within this context, srsly does not search all entry points for encoders at every message.
-
-    A DocBin packs three messages per doc: the search would take two thirds of a conversion.
-    """
-    encoders = msgpack_encoders.get_all()
-    msgpack_encoders.get_all = lambda: encoders
-    try:
-        yield
-    finally:
-        del msgpack_encoders.get_all
+def _print_formats(jobs: list[Job]) -> None:
+    """Print what was found out about the sources."""
+    paths: defaultdict[str, list[Path]] = defaultdict(list)
+    for source in (source for job in jobs for source in job.sources):
+        options = (_as_option(name, value) for name, value in source.options.items())
+        paths[" ".join([source.format, *filter(None, options)])].append(source.path)
+    for found, places in paths.items():
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        msg.info(f"Read as {found}: {places[0]}{more}")
 
 
-def print_report(report: Report, *, with_ents: bool) -> None:
+def _as_option(name: str, value: Any) -> str:
+    """An option of a reader as on the command line; empty for none."""
+    flag = f"--{name.replace('_', '-')}"
+    match value:
+        case None:
+            return ""
+        case True:
+            return flag
+        case list():
+            return f"{flag} {','.join(map(str, value))}"
+    return f"{flag} {value!r}"
+
+
+def print_report(report: Report, *, with_ents: bool = False) -> None:
     """Print what a corpus held and what became of it.
 
     report (Report): The report.
     with_ents (bool): Whether `doc.ents` was written.
     """
-    figures = {
-        "Docs": report.docs,
-        "Tokens": report.tokens,
-        "Tokens split": report.split_tokens,
-        "Entities": report.entities.total(),
-        "Nested": report.nested,
-        "Discontinuous": report.discontinuous,
-    }
+    n_entities = report.entities.total()
+    rows: list[tuple[str, int, int]] = [("Docs", report.docs, 0)]
+    if report.tokens:
+        rows.append(("Tokens", report.tokens, 0))
+        rows.append(("Tokens split", report.split_tokens, report.tokens))
+    rows.append(("Entities", n_entities, 0))
+    rows.append(("Inside another", report.inside, n_entities))
+    rows.append(("Overlapping another", report.overlapping, n_entities))
+    rows.append(("Discontinuous", report.discontinuous, n_entities))
     if with_ents:
-        figures["Not in doc.ents"] = report.not_in_ents
-    msg.table(figures.items(), aligns=("l", "r"))
-    if report.entities:
-        msg.table(
-            report.entities.most_common(),
-            header=("Label", "Entities"),
-            divider=True,
-            aligns=("l", "r"),
-        )
-    _print_tallies("Skipped", report.skipped)
-    _print_tallies("Repaired", report.repaired)
+        rows.append(("Not in doc.ents", report.not_in_ents, n_entities))
+    labels = [(label, n, n_entities) for label, n in report.entities.most_common()]
+    _print_counts(rows)
+    if labels:
+        _print_counts(labels, header=("Label", "Entities", "%"), divider=True)
+    print_tallies(report)
 
 
-def _print_tallies(title: str, tallies: dict[str, Tally]) -> None:
-    for reason, tally in tallies.items():
-        more = ", ..." if tally.count > len(tally.places) else ""
-        msg.warn(f"{title}: {reason}: {tally.count}", f"{', '.join(tally.places)}{more}")
+def _print_counts(rows: list[tuple[str, int, int]], **options: Any) -> None:
+    """Print names, counts, and percentages of wholes, where there are any."""
+    cells = [(name, n, f"{100 * n / whole:.1f} %" if whole else "") for name, n, whole in rows]
+    msg.table(cells, aligns=("l", "r", "r"), **options)
+
+
+def print_tallies(report: Report) -> None:
+    """Print what was left out, skipped, repaired and lost.
+
+    report (Report): The report.
+    """
+    for title, tallies, show in (
+        ("Left out", report.ignored, msg.info),
+        ("Skipped", report.skipped, msg.warn),
+        ("Repaired", report.repaired, msg.warn),
+        ("Lost", report.lost, msg.warn),
+    ):
+        for what, tally in tallies.items():
+            more = ", ..." if tally.count > len(tally.places) else ""
+            show(f"{title}: {what}: {tally.count}", f"{', '.join(tally.places)}{more}")

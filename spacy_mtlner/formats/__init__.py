@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from spacy_mtlner.formats.base import CharEntity, CorpusError, Record, Report, Tally
+from spacy_mtlner.formats.brat import read_brat
 from spacy_mtlner.formats.cluener import read_cluener
+from spacy_mtlner.formats.cmeee import read_cmeee
 from spacy_mtlner.formats.columns import read_columns
+from spacy_mtlner.formats.docbin import read_docbin
 from spacy_mtlner.formats.docs import make_annotated_doc, read_char_entities, read_docs
-from spacy_mtlner.formats.jsonl import read_jsonl, write_jsonl
+from spacy_mtlner.formats.genia import read_genia
+from spacy_mtlner.formats.jsonl import read_jsonl
 
 __all__ = [
     "READERS",
@@ -22,14 +26,17 @@ __all__ = [
     "read_char_entities",
     "read_corpus",
     "read_docs",
-    "write_jsonl",
 ]
 
 # A reader takes path and report, and its format's own options by keyword.
 READERS: dict[str, Callable[..., Iterator[Record]]] = {
+    "brat": read_brat,
     "cluener": read_cluener,
+    "cmeee": read_cmeee,
     "columns": read_columns,
+    "genia": read_genia,
     "jsonl": read_jsonl,
+    "spacy": read_docbin,
 }
 
 

@@ -1,24 +1,30 @@
-"""What all readers share: records, the report on a corpus, errors, and the checks of an annotation.
+"""What all formats share: records, the report on a corpus, errors, and the checks of an annotation.
 
 A reader is a function `(path, report, **options)` that yields records one by one. It stops with a
 `CorpusError` where the file is not what it should be. A single annotation that cannot stand is left
 out, one that can be put right is put right, and the report counts both by reason.
+
+A writer is a function `(records, path, report, **options)`. What its format cannot hold is counted
+by the report as lost.
 """
 
 import json
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from spacy_mtlner.entities import Fragments, merge_touching
+from spacy.tokens import Doc
+
+from spacy_mtlner.entities import Fragments, find_inside, merge_touching
 from spacy_mtlner.scoring import split_by_form
 
-Annotation = tuple[str, Sequence[tuple[int, int]]]
-
 _N_PLACES = 3
+_N_LINES = 1024
 
 
 class CorpusError(ValueError):
@@ -37,6 +43,19 @@ class CorpusError(ValueError):
         self.hint = hint
         place = str(path) if line is None else f"{path}:{line}"
         super().__init__(f"{place}: {message} {hint}".rstrip())
+
+
+class Annotation(NamedTuple):
+    """An annotation as a file has it, before it is checked.
+
+    label (str): The label.
+    spans (Sequence[tuple[int, int]]): (start, end) character offsets, end exclusive, in any order.
+    line (Optional[int]): The line where it stands, or None for the record's.
+    """
+
+    label: str
+    spans: Sequence[tuple[int, int]]
+    line: int | None = None
 
 
 class CharEntity(NamedTuple):
@@ -59,12 +78,16 @@ class Record:
     entities (tuple[CharEntity, ...]): The entities, each one once.
     path (Path): The file.
     line (int): The line where the record begins, counted from 1.
+    document (Optional[str]): The name of the document that the text is, or is a part of.
+    doc (Optional[Doc]): The Doc that the record was read from, if it was read from one.
     """
 
     text: str
     entities: tuple[CharEntity, ...]
     path: Path
     line: int
+    document: str | None = None
+    doc: Doc | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass
@@ -85,34 +108,54 @@ class Tally:
         line (int): The line.
         """
         self.count += 1
-        if len(self.places) < _N_PLACES:
-            self.places.append(f"{path}:{line}")
+        if len(self.places) < _N_PLACES and (place := f"{path}:{line}") not in self.places:
+            self.places.append(place)
+
+    def merge(self, other: "Tally") -> None:
+        """Count what another tally has counted.
+
+        other (Tally): The other tally.
+        """
+        self.count += other.count
+        self.places.extend(other.places[: _N_PLACES - len(self.places)])
 
 
 @dataclass
 class Report:
     """What a corpus held and what became of it.
 
+    strict (bool): Whether to stop where something would be left out.
     docs (int): Documents.
-    tokens (int): Their tokens.
+    tokens (int): Their tokens, where the output has tokens.
     split_tokens (int): Tokens of the tokenizer that were split for an entity's border.
     entities (Counter[str]): Entities by label.
-    nested (int): Entities whose range, from first start to last end, overlaps another one's.
+    overlapping (int): Entities whose range, from first start to last end, overlaps another one's.
+    inside (int): Entities that lie, fragment by fragment, inside another one.
     discontinuous (int): Entities of several fragments.
     not_in_ents (int): Entities that `doc.ents` could not hold, where it was written.
+    bytes_read (int): How much of the input was read.
     skipped (dict[str, Tally]): What was left out, by reason.
     repaired (dict[str, Tally]): What was put right, by reason.
+    ignored (dict[str, Tally]): What is no entity, or was not asked for, by kind.
+    lost (dict[str, Tally]): What the output's format cannot hold, by reason.
+    labels_read (set[str]): The entities' labels before mapping, where labels are mapped.
     """
 
+    strict: bool = False
     docs: int = 0
     tokens: int = 0
     split_tokens: int = 0
     entities: Counter[str] = field(default_factory=Counter)
-    nested: int = 0
+    overlapping: int = 0
+    inside: int = 0
     discontinuous: int = 0
     not_in_ents: int = 0
+    bytes_read: int = 0
     skipped: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     repaired: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    ignored: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    lost: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    labels_read: set[str] = field(default_factory=set)
 
     def skip(self, reason: str, path: Path, line: int) -> None:
         """Count something that was left out.
@@ -120,7 +163,11 @@ class Report:
         reason (str): Why.
         path (Path): The file.
         line (int): The line.
+        RAISES (CorpusError): If the report is strict.
         """
+        if self.strict:
+            hint = "Correct it, or leave out --strict to skip it."
+            raise CorpusError(path, line, f"Cannot be kept: {reason}.", hint)
         self.skipped[reason].add(path, line)
 
     def repair(self, reason: str, path: Path, line: int) -> None:
@@ -132,48 +179,80 @@ class Report:
         """
         self.repaired[reason].add(path, line)
 
-    def add_entities(self, entities: Sequence[CharEntity]) -> None:
-        """Count a record's entities.
+    def ignore(self, kind: str, path: Path, line: int) -> None:
+        """Count something that is no entity, or was not asked for.
 
-        entities (Sequence[CharEntity]): The entities.
+        kind (str): What it is.
+        path (Path): The file.
+        line (int): The line.
         """
-        self.entities.update(entity.label for entity in entities)
+        self.ignored[kind].add(path, line)
+
+    def lose(self, reason: str, path: Path, line: int) -> None:
+        """Count something that the output's format cannot hold.
+
+        reason (str): What it is.
+        path (Path): The file it was read from.
+        line (int): The line.
+        """
+        self.lost[reason].add(path, line)
+
+    def add_record(self, record: Record) -> None:
+        """Count a record with its entities.
+
+        record (Record): The record.
+        """
+        self.docs += 1
+        entities = record.entities
+        if not entities:
+            return
+        self.entities.update([entity.label for entity in entities])
+        if len(entities) > 1:
+            self.overlapping += len(split_by_form(set(entities))["nested"])
+            self.inside += sum(find_inside([entity.fragments for entity in entities]))
         self.discontinuous += sum(len(entity.fragments) > 1 for entity in entities)
-        self.nested += len(split_by_form(set(entities))["nested"])
 
 
 def make_record(
-    text: str, annotations: Iterable[Annotation], path: Path, line: int, report: Report
+    text: str,
+    annotations: Iterable[Annotation],
+    path: Path,
+    line: int,
+    report: Report,
+    *,
+    document: str | None = None,
 ) -> Record:
     """Check annotations and bring them into normal form.
 
     Fragments are sorted, and joined where they touch or only white space lies between them.
 
     text (str): The text.
-    annotations (Iterable[Annotation]): Label and (start, end) offsets of each annotation.
+    annotations (Iterable[Annotation]): The annotations.
     path (Path): The file.
     line (int): The line where the record begins.
     report (Report): Counts what is skipped and repaired.
+    document (Optional[str]): The document's name.
     RETURNS (Record): The record.
     """
     entities: dict[CharEntity, None] = {}
-    for label, spans in annotations:
+    for label, spans, own_line in annotations:
+        place = own_line or line
         fault = _find_fault(text, label, spans)
         if fault:
-            report.skip(fault, path, line)
+            report.skip(fault, path, place)
             continue
         covered = merge_touching(spans)
         if _size(covered) < _size(spans):
-            report.repair("overlapping fragments joined", path, line)
+            report.repair("overlapping fragments joined", path, place)
         joined = _join_over_space(text, covered)
         fragments = _trim(text, joined)
         if fragments != joined:
-            report.repair("white space trimmed", path, line)
+            report.repair("white space trimmed", path, place)
         entity = CharEntity(label, fragments)
         if entity in entities:
-            report.skip("duplicate of another entity", path, line)
+            report.skip("duplicate of another entity", path, place)
         entities[entity] = None
-    return Record(text, tuple(entities), path, line)
+    return Record(text, tuple(entities), path, line, document)
 
 
 def _find_fault(text: str, label: str, spans: Sequence[tuple[int, int]]) -> str:
@@ -215,23 +294,71 @@ def _trim(text: str, fragments: Fragments) -> Fragments:
     return tuple((start, end) for start, end in trimmed if start < end)
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, report: Report) -> Iterator[tuple[int, str]]:
     """Read a UTF-8 file, with or without a byte order mark, line by line.
 
     path (Path): The file. A line may end in LF, CR LF or CR.
+    report (Report): Counts the bytes that are read.
     YIELDS (tuple[int, str]): Each line's number, counted from 1, and its text without the end.
     RAISES (CorpusError): If the file cannot be read or is not UTF-8.
     """
+    with open_binary(path) as binary, TextIOWrapper(binary, encoding="utf-8-sig") as file:
+        before = report.bytes_read
+        try:
+            for number, line in enumerate(file, start=1):
+                if number % _N_LINES == 0:  # Each call asks the system.
+                    report.bytes_read = before + binary.tell()
+                yield number, line.rstrip("\n")
+        except UnicodeDecodeError as err:
+            raise _not_utf8(path, err) from None
+        report.bytes_read = before + binary.tell()
+
+
+def read_text(path: Path, report: Report) -> str:
+    """Read a UTF-8 file, with or without a byte order mark, and leave its line ends as they are.
+
+    path (Path): The file.
+    report (Report): Counts the bytes that are read.
+    RETURNS (str): The text.
+    RAISES (CorpusError): If the file cannot be read or is not UTF-8.
+    """
+    with open_binary(path) as file:
+        content = file.read()
+    report.bytes_read += len(content)
     try:
-        file = path.open(encoding="utf-8-sig", errors="surrogateescape")
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise _not_utf8(path, err) from None
+
+
+def open_binary(path: Path) -> IO[bytes]:
+    """Open a file to read its bytes.
+
+    path (Path): The file.
+    RETURNS (IO[bytes]): The open file.
+    RAISES (CorpusError): If the file cannot be read.
+    """
+    try:
+        return path.open("rb")
     except OSError as err:
         raise CorpusError(path, None, f"Cannot be read: {err.strerror}.") from None
-    with file:
-        for number, line in enumerate(file, start=1):
-            if not _is_unicode(line):
-                hint = "Convert the file, for instance with iconv."
-                raise CorpusError(path, number, "Not UTF-8.", hint)
-            yield number, line.rstrip("\n")
+
+
+def _not_utf8(path: Path, err: UnicodeDecodeError) -> CorpusError:
+    """The error for a file that is not UTF-8, with the first line that is not."""
+    # Any byte string decodes to latin-1, one character a byte.
+    with path.open(encoding="latin-1") as file:
+        line = next((i for i, line in enumerate(file, start=1) if not _is_utf8(line)), None)
+    hint = f"Convert the file to UTF-8, for instance with iconv ({err.reason})."
+    return CorpusError(path, line, "Not UTF-8.", hint)
+
+
+def _is_utf8(line: str) -> bool:
+    try:
+        line.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, Any]]:
@@ -242,7 +369,7 @@ def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, Any]]:
     YIELDS (tuple[int, Any]): Each value's line and the value.
     RAISES (CorpusError): If the file cannot be read or a line is no JSON.
     """
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, report):
         if not line.strip():
             continue
         try:
@@ -251,7 +378,7 @@ def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, Any]]:
             hint = "Each line must be one JSON value."
             raise CorpusError(path, number, f"Not JSON ({err}).", hint) from None
         # Only an escape can bring in a lone surrogate, which no UTF-8 file can hold.
-        if "\\u" in line and not _is_unicode(json.dumps(value, ensure_ascii=False)):
+        if "\\u" in line and not is_unicode(json.dumps(value, ensure_ascii=False)):
             report.skip("record with half a surrogate pair", path, number)
             continue
         yield number, value
@@ -270,8 +397,12 @@ def parse_spans(value: Any) -> list[tuple[int, int]] | None:
     return spans if len(spans) == len(value) else None
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether a string can be written as UTF-8: it holds no lone surrogate."""
+def is_unicode(text: str) -> bool:
+    """Tell whether a string can be written as UTF-8, which has no place for half a surrogate pair.
+
+    text (str): The string.
+    RETURNS (bool): Whether it can.
+    """
     if text.isascii():
         return True
     try:
@@ -283,15 +414,23 @@ def _is_unicode(text: str) -> bool:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Let a file appear under its name only when it is complete; its folder is made.
+    """Let a file or folder appear under its name only when it is complete; its parent is made.
 
-    path (Path): The file.
+    path (Path): The file, or the folder, which must not exist yet or be empty.
     YIELDS (Path): Where to write it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
+    _remove(part)
     try:
         yield part
         part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        _remove(part)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

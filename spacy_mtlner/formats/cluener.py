@@ -53,6 +53,6 @@ def _read_annotations(
                 raise CorpusError(path, line, f"No list of spans for {surface!r}.", _EXPECTED)
             for start, last in spans:
                 if start >= 0 and text[start : last + 1] == surface:
-                    yield label, [(start, last + 1)]
+                    yield Annotation(label, [(start, last + 1)])
                 else:
                     report.skip("surface differs from the text", path, line)

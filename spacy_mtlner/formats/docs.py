@@ -2,12 +2,24 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 from spacy.tokens import Doc
 
 from spacy_mtlner.entities import DEFAULT_KEY, Entity, read_entities, write_entities, write_ents
-from spacy_mtlner.formats.base import CharEntity, CorpusError, Record, Report
+from spacy_mtlner.formats.base import (
+    Annotation,
+    CharEntity,
+    CorpusError,
+    Record,
+    Report,
+    make_record,
+)
+
+# In `doc.user_data`: the name of the document that a Doc is, or is a part of.
+DOCUMENT_KEY = "mtlner_document"
 
 
 def read_docs(
@@ -30,10 +42,9 @@ def read_docs(
     """
     for record in records:
         doc, n_split = make_annotated_doc(make_doc, record, key=key, set_ents=set_ents)
-        report.docs += 1
+        report.add_record(record)
         report.tokens += len(doc)
         report.split_tokens += n_split
-        report.add_entities(record.entities)
         if set_ents:
             report.not_in_ents += len(record.entities) - len(doc.ents)
         yield doc
@@ -48,7 +59,8 @@ def make_annotated_doc(
 ) -> tuple[Doc, int]:
     """Tokenize a record's text and write its entities to `doc.spans[key]`.
 
-    A token is split where an entity begins or ends inside it, so that no entity is lost.
+    A token is split where an entity begins or ends inside it, so that no entity is lost. A record
+    that was read from a Doc keeps that Doc, with its tokens and all its other annotation.
 
     make_doc (Callable[[str], Doc]): The tokenizer, as `nlp.make_doc`.
     record (Record): The record.
@@ -57,7 +69,7 @@ def make_annotated_doc(
     RETURNS (tuple[Doc, int]): The doc, and how many tokens of `make_doc` were split.
     RAISES (CorpusError): If the tokenizer does not keep the text.
     """
-    doc = make_doc(record.text)
+    doc = record.doc if record.doc is not None else make_doc(record.text)
     if doc.text != record.text:
         raise CorpusError(
             record.path,
@@ -80,7 +92,27 @@ def make_annotated_doc(
     write_entities(doc, entities, key)
     if set_ents:
         write_ents(doc, entities)
+    if record.document is not None:
+        doc.user_data[DOCUMENT_KEY] = record.document
     return doc, n_split
+
+
+def make_doc_record(
+    doc: Doc, entities: Iterable[Entity], path: Path, line: int, report: Report
+) -> Record:
+    """Make a record of a Doc's text and entities.
+
+    doc (Doc): The Doc, which the record keeps.
+    entities (Iterable[Entity]): The entities, over the Doc's tokens.
+    path (Path): The file.
+    line (int): The Doc's number, counted from 1.
+    report (Report): Counts what is skipped and repaired.
+    RETURNS (Record): The record.
+    """
+    annotations = [Annotation(*to_characters(doc, entity)) for entity in entities]
+    document = doc.user_data.get(DOCUMENT_KEY)
+    record = make_record(doc.text, annotations, path, line, report, document=document)
+    return replace(record, doc=doc)
 
 
 def read_char_entities(doc: Doc, key: str = DEFAULT_KEY) -> list[CharEntity]:
@@ -90,16 +122,20 @@ def read_char_entities(doc: Doc, key: str = DEFAULT_KEY) -> list[CharEntity]:
     key (str): The spans key.
     RETURNS (list[CharEntity]): The entities in stored order.
     """
-    return [
-        CharEntity(
-            entity.label,
-            tuple(
-                (doc[start].idx, doc[end - 1].idx + len(doc[end - 1]))
-                for start, end in entity.fragments
-            ),
-        )
-        for entity in read_entities(doc, key)
-    ]
+    return [to_characters(doc, entity) for entity in read_entities(doc, key)]
+
+
+def to_characters(doc: Doc, entity: Entity) -> CharEntity:
+    """Turn token offsets into character offsets.
+
+    doc (Doc): The document.
+    entity (Entity): An entity over its tokens.
+    RETURNS (CharEntity): The entity over its text.
+    """
+    fragments = (
+        (doc[start].idx, doc[end - 1].idx + len(doc[end - 1])) for start, end in entity.fragments
+    )
+    return CharEntity(entity.label, tuple(fragments))
 
 
 def _token_borders(doc: Doc) -> tuple[dict[int, int], dict[int, int]]:

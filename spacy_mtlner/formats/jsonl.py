@@ -1,7 +1,8 @@
 """The interchange format: JSON lines with character offsets, for entities of any kind.
 
 `{"text": str, "entities": [{"label": str, "spans": [[start, end], ...]}]}`: ends are exclusive,
-several spans make a discontinuous entity, other keys have no meaning here.
+several spans make a discontinuous entity. `"document": str` beside the text may name the document
+that it is a part of; other keys are ignored.
 """
 
 import json
@@ -9,9 +10,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from spacy.tokens import Doc
-
-from spacy_mtlner.entities import DEFAULT_KEY
 from spacy_mtlner.formats.base import (
     Annotation,
     CorpusError,
@@ -20,10 +18,10 @@ from spacy_mtlner.formats.base import (
     make_record,
     parse_spans,
     read_json_lines,
-    replacing,
 )
-from spacy_mtlner.formats.docs import read_char_entities
 
+_RECORD_KEYS = frozenset({"text", "entities", "document"})
+_ENTITY_KEYS = frozenset({"label", "spans"})
 _EXPECTED = 'Expected {"text": str, "entities": [{"label": str, "spans": [[start, end], ...]}]}.'
 
 
@@ -31,43 +29,47 @@ def read_jsonl(path: Path, report: Report) -> Iterator[Record]:
     """Read a file of the interchange format.
 
     path (Path): The file.
-    report (Report): Counts what is skipped and repaired.
+    report (Report): Counts what is skipped, repaired and ignored.
     YIELDS (Record): One record per line.
     RAISES (CorpusError): If the file is not of this format.
     """
     for line, value in read_json_lines(path, report):
         match value:
             case {"text": str(text), "entities": list(entities)}:
-                annotations = [_parse_entity(entity, path, line) for entity in entities]
-                yield make_record(text, annotations, path, line, report)
+                document = value.get("document")
+                if not (document is None or isinstance(document, str)):
+                    raise CorpusError(path, line, "The document's name is no string.", _EXPECTED)
+                for name in value.keys() - _RECORD_KEYS:
+                    report.ignore(f"key {name!r} of a record", path, line)
+                annotations = [_parse_entity(entity, path, line, report) for entity in entities]
+                yield make_record(text, annotations, path, line, report, document=document)
             case _:
                 raise CorpusError(path, line, "Not a record with text and entities.", _EXPECTED)
 
 
-def write_jsonl(docs: Iterable[Doc], path: Path, key: str = DEFAULT_KEY) -> None:
-    """Write docs to a file of the interchange format.
+def write_jsonl(records: Iterable[Record], path: Path, report: Report) -> None:
+    """Write records to a file of the interchange format, which can hold all of them.
 
-    docs (Iterable[Doc]): The docs.
-    path (Path): The file; it appears when it is complete.
-    key (str): The spans key to read.
-    RAISES (ValueError): If a doc lacks the key: it is not annotated.
+    records (Iterable[Record]): The records.
+    path (Path): The file.
+    report (Report): Counts the records and their entities.
     """
-    with replacing(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
-        for i, doc in enumerate(docs):
-            if key not in doc.spans:
-                raise ValueError(f"Doc {i} has no doc.spans[{key!r}]: it is not annotated for it.")
-            entities = [
-                {"label": label, "spans": fragments}
-                for label, fragments in read_char_entities(doc, key)
-            ]
-            line = json.dumps({"text": doc.text, "entities": entities}, ensure_ascii=False)
-            file.write(f"{line}\n")
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            report.add_record(record)
+            entities = [{"label": label, "spans": spans} for label, spans in record.entities]
+            value: dict[str, Any] = {"text": record.text, "entities": entities}
+            if record.document is not None:
+                value["document"] = record.document
+            file.write(f"{json.dumps(value, ensure_ascii=False)}\n")
 
 
-def _parse_entity(value: Any, path: Path, line: int) -> Annotation:
+def _parse_entity(value: Any, path: Path, line: int, report: Report) -> Annotation:
     match value:
-        case {"label": str(label), "spans": list(value)}:
-            spans = parse_spans(value)
+        case {"label": str(label), "spans": list(pairs)}:
+            spans = parse_spans(pairs)
             if spans is not None:
-                return label, spans
+                for name in value.keys() - _ENTITY_KEYS:
+                    report.ignore(f"key {name!r} of an entity", path, line)
+                return Annotation(label, spans)
     raise CorpusError(path, line, f"Not an entity: {json.dumps(value)[:80]}.", _EXPECTED)

@@ -11,7 +11,6 @@ import pytest
 import spacy
 from spacy.cli import app
 from spacy.tokens import Doc, DocBin
-from srsly.msgpack import msgpack_encoders
 from typer.testing import CliRunner, Result
 
 import spacy_mtlner.cli  # noqa: F401
@@ -36,8 +35,8 @@ def run(*args: object) -> Result:
 
 
 def unwrap(result: Result) -> str:
-    """The output without the line breaks of wrapping."""
-    return " ".join(result.output.split())
+    """The output without colours and the line breaks of wrapping."""
+    return " ".join(re.sub(r"\x1b\[[\d;]*m", "", result.output).split())
 
 
 def load(path: Path) -> list[Doc]:
@@ -68,13 +67,40 @@ def test_convert(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_report(corpus: Path, tmp_path: Path) -> None:
-    result = run(corpus, tmp_path / "x.spacy", "-f", "jsonl", "-l", "en", "-e")
-    figures = dict(re.findall(r"^(\S.*?) {2,}(\d+)$", result.output, re.MULTILINE))
+    result = run(corpus, tmp_path / "x.spacy", "-l", "en", "-e")
+    figures = dict(re.findall(r"^(\S.*?) {2,}(\d+)", result.output, re.MULTILINE))
     expected = {"Docs": 2, "Tokens": 5, "Tokens split": 0, "Entities": 3, "BODY": 2, "SIDE": 1}
-    expected |= {"Nested": 3, "Discontinuous": 1, "Not in doc.ents": 2}
+    expected |= {"Inside another": 1, "Overlapping another": 3, "Discontinuous": 1}
+    expected |= {"Not in doc.ents": 2}
     assert figures == {name: str(n) for name, n in expected.items()}
+    assert re.search(r"^Overlapping another +3 +100\.0 %$", result.output, re.MULTILINE)
     for fault in ("Skipped: offset outside the text", "Repaired: white space trimmed"):
         assert re.search(rf"{fault}: 1\S* {re.escape(str(corpus))}:1", unwrap(result))
+    assert f"Read as jsonl: {corpus}" in unwrap(result)
+
+
+def test_labels(corpus: Path, tmp_path: Path) -> None:
+    args = ["-m", "BODY=PART", "-m", "LIMB=PART", "--drop", "SIDE"]
+    result = run(corpus, tmp_path / "x.jsonl", *args)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^PART +2 ", result.output, re.MULTILINE)
+    assert f"Left out: entity with label 'SIDE': 1 {corpus}:1" in unwrap(result)
+    assert "No entity has these labels of --map, --only, --drop LIMB" in unwrap(result)
+
+
+def test_strict(corpus: Path, tmp_path: Path) -> None:
+    result = run(corpus, tmp_path / "x.jsonl", "--strict")
+    assert result.exit_code == 1
+    assert f"{corpus}:1: Cannot be kept: offset outside the text" in unwrap(result)
+
+
+def test_lossy(corpus: Path, tmp_path: Path) -> None:
+    result = run(corpus, tmp_path / "x.conll", "-l", "en")
+    assert result.exit_code == 1 and "--lossy" in unwrap(result)
+    result = run(corpus, tmp_path / "x.conll", "-l", "en", "--lossy", "--tag-scheme", "BILUO")
+    assert result.exit_code == 0, result.output
+    assert f"Lost: discontinuous entity: 1 {corpus}:1" in unwrap(result)
+    assert (tmp_path / "x.conll").read_text().split()[:6] == "left O and O right B-BODY".split()
 
 
 @pytest.mark.parametrize("folder", ["new/", "."])
@@ -88,7 +114,7 @@ def test_options_reach_the_reader(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.tsv"
     corpus.write_text("New York\tB-LOC\tX\n\nis\tO\tX\n", encoding="utf-8")
     output = tmp_path / "corpus.spacy"
-    args = ["--separator", r"\t", "--tag-column", "1", "--joiner", "-", "--n-sents", "2"]
+    args = ["--separator", r"\t", "--tag-columns", "1", "--joiner", "-", "--n-sents", "2"]
     result = run(corpus, output, "-f", "columns", "-l", "en", *args)
     assert result.exit_code == 0, result.output
     (doc,) = load(output)
@@ -109,7 +135,11 @@ def test_language_tells_the_joiner(tmp_path: Path) -> None:
         ("{}", ["-f", "jsonl", "-l", "en"], "corpus.jsonl:1: Not a record"),
         ("\n", ["-f", "jsonl", "-l", "en"], "corpus.jsonl: Holds no records."),
         ("{}", ["-f", "docx", "-l", "en"], "corpus.jsonl: There is no format 'docx'."),
-        ("{}", ["-f", "jsonl", "-l", "en", "-n", "2"], "'jsonl' has no option: n_sents."),
+        ("{}", ["-f", "jsonl", "-l", "en", "--comment", "#"], "'jsonl' has no option: comment."),
+        ("{}", ["--tag-columns", "1;2"], "--tag-columns '1;2' is no list of numbers"),
+        ("{}", ["--map", "A"], "--map 'A' is not OLD=NEW"),
+        ("{}", ["-t", "genia"], "The format 'genia' cannot be written."),
+        ("text", [], "corpus.jsonl: Its format cannot be told."),
         ("{}", ["-f", "jsonl", "-l", "qq"], "No tokenizer for language 'qq'"),
     ],
 )
@@ -128,12 +158,19 @@ def test_missing_input_and_wrong_output(corpus: Path, tmp_path: Path) -> None:
     missing = run(tmp_path / "none.jsonl", f"{tmp_path}/", "-f", "jsonl", "-l", "en")
     assert (missing.exit_code, "none.jsonl: Cannot be read" in unwrap(missing)) == (1, True)
     wrong = run(corpus, tmp_path / "corpus.bin", "-f", "jsonl", "-l", "en")
-    assert (wrong.exit_code, "corpus.bin: The output must be" in unwrap(wrong)) == (1, True)
+    assert (wrong.exit_code, "does not tell its format" in unwrap(wrong)) == (1, True)
 
 
-def test_spacy_is_left_as_it_was(corpus: Path, tmp_path: Path) -> None:
-    assert run(corpus, f"{tmp_path}/", "-f", "jsonl", "-l", "en").exit_code == 0
-    assert "get_all" not in vars(msgpack_encoders)
+def test_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "in" / f"{name}.conll").write_text("Ada B-PER\n")
+    result = run(tmp_path / "in", f"{tmp_path}/out/", "-l", "en")
+    assert result.exit_code == 0, result.output
+    found = f"{tmp_path}/in/a.conll and 1 more"
+    assert "Read as columns --token-column 0 --tag-columns 1: " in unwrap(result)
+    assert found in unwrap(result)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.spacy", "b.spacy"}
 
 
 def test_help() -> None:
@@ -142,5 +179,13 @@ def test_help() -> None:
     command = [sys.executable, "-c", code, "mtlner", "convert", "--help"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "python -m spacy mtlner convert" in output
-    for option in ("--separator", "--tag-column", "--joiner", "--n-sents", "--spans-key", "--ents"):
+    for option in (
+        "--separator",
+        "--tag-columns",
+        "--joiner",
+        "--n-sents",
+        "--map",
+        "--lossy",
+        "--ents",
+    ):
         assert option in output

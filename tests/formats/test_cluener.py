@@ -70,6 +70,6 @@ def test_real_corpus(data_dir: Path) -> None:
     for part in ("train", "dev"):
         for record in read_cluener(data_dir / f"cluener/{part}.json", report):
             n_docs += 1
-            report.add_entities(record.entities)
+            report.add_record(record)
     assert (n_docs, report.entities.total()) == (9672 + 1076, 23971)
     assert not report.skipped and not report.repaired

@@ -11,7 +11,7 @@ from spacy.vocab import Vocab
 
 from spacy_mtlner.entities import read_entities
 from spacy_mtlner.formats import CharEntity, CorpusError, Record, Report
-from spacy_mtlner.formats.base import make_record
+from spacy_mtlner.formats.base import Annotation, make_record
 from spacy_mtlner.formats.docs import make_annotated_doc, read_char_entities, read_docs
 
 PATH = Path("corpus")
@@ -25,7 +25,8 @@ def records(draw: st.DrawFn) -> Record:
     """Any text with any annotations that stand: nested, overlapping, discontinuous."""
     text = draw(texts)
     span = st.tuples(st.integers(0, len(text)), st.integers(0, len(text)))
-    annotation = st.tuples(st.sampled_from(["A", "B"]), st.lists(span, min_size=1, max_size=3))
+    spans = st.lists(span, min_size=1, max_size=3)
+    annotation = st.builds(Annotation, st.sampled_from(["A", "B"]), spans)
     return make_record(text, draw(st.lists(annotation, max_size=6)), PATH, 1, Report())
 
 
@@ -90,25 +91,28 @@ def test_report_counts() -> None:
     list(read_docs([record], TOKENIZERS["en"], report))
     assert (report.docs, report.tokens, report.split_tokens) == (1, 4, 1)
     assert report.entities == {"A": 2, "B": 1}
-    assert report.nested == 3, "both A lie between the ends of B"
+    assert report.overlapping == 3, "both A lie between the ends of B"
+    assert report.inside == 1
     assert report.discontinuous == 1
     assert report.not_in_ents == 0
 
 
 @pytest.mark.parametrize(
-    "fragments, n_nested",
+    "fragments, n_overlapping, n_inside",
     [
-        ([(0, 5), (5, 9)], 0),
-        ([(0, 5), (3, 9)], 2),
-        ([(3, 5), (0, 9)], 2),
-        ([(0, 5), (0, 5)], 2),
-        ([(0, 9), (0, 5), (4, 9), (2, 3), (10, 12)], 4),
+        ([(0, 5), (5, 9)], 0, 0),
+        ([(0, 5), (3, 9)], 2, 0),
+        ([(3, 5), (0, 9)], 2, 1),
+        ([(0, 5), (0, 5)], 2, 0),
+        ([(0, 5), (0, 5), (0, 6)], 3, 2),
+        ([(0, 9), (0, 5), (4, 9), (2, 3), (10, 12)], 4, 3),
     ],
 )
-def test_nested(fragments: list[tuple[int, int]], n_nested: int) -> None:
+def test_nesting(fragments: list[tuple[int, int]], n_overlapping: int, n_inside: int) -> None:
     report = Report()
-    report.add_entities([CharEntity(str(i), (span,)) for i, span in enumerate(fragments)])
-    assert report.nested == n_nested
+    entities = [CharEntity(str(i), (span,)) for i, span in enumerate(fragments)]
+    report.add_record(Record("", tuple(entities), PATH, 1))
+    assert (report.overlapping, report.inside) == (n_overlapping, n_inside)
 
 
 def test_a_tokenizer_that_changes_the_text() -> None:

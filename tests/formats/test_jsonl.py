@@ -1,18 +1,16 @@
 """The interchange format: normal form, what is skipped and repaired, errors, round trips."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import spacy
 from hypothesis import HealthCheck, given, settings
 
-from spacy_mtlner.formats import CorpusError, Record, Report, read_docs, write_jsonl
-from spacy_mtlner.formats.jsonl import read_jsonl
+from spacy_mtlner.formats import CorpusError, Record, Report
+from spacy_mtlner.formats.jsonl import read_jsonl, write_jsonl
 from tests.formats.test_docs import records
-
-NLP = spacy.blank("en")
 
 
 def entity(label: Any, *spans: Any) -> dict[str, Any]:
@@ -40,11 +38,14 @@ def path(tmp_path: Path) -> Path:
 @given(record=records())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip(path: Path, record: Record) -> None:
-    write_jsonl(read_docs([record, record], NLP.make_doc, Report()), path)
+    written = [record, replace(record, document='the "one"')]
+    counts = Report()
+    write_jsonl(written, path, counts)
+    assert (counts.docs, counts.entities.total()) == (2, 2 * len(record.entities))
     report = Report()
     again = list(read_jsonl(path, report))
-    assert [(r.text, r.entities, r.line) for r in again] == [
-        (record.text, record.entities, line) for line in (1, 2)
+    assert again == [
+        replace(record, path=path, line=line) for line, record in enumerate(written, start=1)
     ]
     assert not report.skipped and not report.repaired
 
@@ -171,23 +172,29 @@ def test_unreadable(tmp_path: Path, name: str) -> None:
     assert f"{tmp_path / name}: Cannot be read" in str(error.value)
 
 
-def test_writing_needs_annotated_docs_and_leaves_nothing_behind(path: Path) -> None:
-    docs = list(read_docs([Record("a", (), path, 1)], NLP.make_doc, Report()))
-    with pytest.raises(ValueError, match=r"Doc 1 has no doc.spans\['mtlner'\]"):
-        write_jsonl([*docs, NLP("b")], path)
-    assert not any(path.parent.iterdir())
+def test_other_keys_are_counted(path: Path) -> None:
+    record = {"text": "a", "entities": [entity("A", [0, 1]) | {"id": "T1"}], "meta": {"x": 1}}
+    _, report = read(path, record, record)
+    assert {name: tally.count for name, tally in report.ignored.items()} == {
+        "key 'meta' of a record": 2,
+        "key 'id' of an entity": 2,
+    }
+
+
+def test_strict(path: Path) -> None:
+    path.write_text(json.dumps({"text": "a", "entities": [entity("A", [0, 2])]}))
+    with pytest.raises(CorpusError, match=rf"{path}:1: .*offset outside the text.*--strict"):
+        list(read_jsonl(path, Report(strict=True)))
 
 
 def test_genia(data_dir: Path, path: Path) -> None:
-    report = Report()
-    docs = list(
-        read_docs(read_jsonl(data_dir / "genia/genia5.dev.jsonl", report), NLP.make_doc, report)
-    )
-    assert (report.docs, report.entities.total(), report.discontinuous) == (1669, 4568, 114)
+    report, written = Report(), Report()
+    records = list(read_jsonl(data_dir / "genia/genia5.dev.jsonl", report))
+    write_jsonl(records, path, written)
+    counts = (written.docs, written.entities.total(), written.discontinuous)
+    assert counts == (1669, 4568, 114)
     assert not report.skipped and not report.repaired
-    write_jsonl(docs, path)
-    again = Report()
-    pairs = zip(
-        read_jsonl(data_dir / "genia/genia5.dev.jsonl", again), read_jsonl(path, again), strict=True
+    again = read_jsonl(path, Report())
+    assert all(
+        a.text == b.text and a.entities == b.entities for a, b in zip(records, again, strict=True)
     )
-    assert all(a.text == b.text and a.entities == b.entities for a, b in pairs)

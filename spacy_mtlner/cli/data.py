@@ -1,0 +1,71 @@
+"""`python -m spacy mtlner data`: what corpora hold, and what may go wrong with them."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from wasabi import msg
+
+from spacy_mtlner.cli.convert import print_tallies
+from spacy_mtlner.entities import DEFAULT_KEY
+from spacy_mtlner.evaluation.corpora import describe_corpora, format_report
+from spacy_mtlner.formats import READERS, Report, read_docs
+from spacy_mtlner.formats.convert import Job, Settings, make_tokenizer, read_sources
+from spacy_mtlner.formats.files import AUTO, find_sources
+
+
+def data_cli(
+    corpora: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CORPUS...",
+            help="Corpus files or folders of them; the first one is the one to train on",
+        ),
+    ],
+    spans_key: Annotated[
+        str, typer.Option("--spans-key", "-k", help="Key of doc.spans for the entities")
+    ] = DEFAULT_KEY,
+    format_name: Annotated[
+        str,
+        typer.Option(
+            "--format", "-f", help=f"Format of the corpora: {', '.join((AUTO, *READERS))}"
+        ),
+    ] = AUTO,
+    lang: Annotated[
+        str | None,
+        typer.Option("--lang", "-l", help="Language of the texts, for others than .spacy files"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the report to a file as well, *.md or *.json"),
+    ] = None,
+) -> None:
+    """
+    Report on corpora: lengths, labels, nesting, discontinuity, ambiguous and odd entities, labels
+    with few examples, and how much of dev and test stands in train.
+    """
+    report = Report()
+    try:
+        if output is not None and output.suffix not in (".md", ".json"):
+            raise ValueError(f"{output}: The report's file must be .md or .json.")
+        settings = Settings(lang=lang, spans_key=spans_key)
+        docs = {}
+        for path in corpora:
+            job = Job(path, "spacy", tuple(find_sources(path, format_name, report)))
+            make_doc = make_tokenizer([job], settings)
+            records = read_sources(job.sources, settings, make_doc, report)
+            is_unique = [other.stem for other in corpora].count(path.stem) == 1
+            docs[path.stem if is_unique else str(path)] = read_docs(
+                records, make_doc, report, key=spans_key
+            )
+        found = describe_corpora(docs, key=spans_key)
+        if output is not None:
+            is_json = output.suffix == ".json"
+            text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(text if is_json else format_report(found), encoding="utf-8")
+    except (ImportError, OSError, ValueError) as err:
+        msg.fail("There is no report", str(err), exits=1)
+    print(format_report(found))
+    print_tallies(report)

@@ -1,0 +1,119 @@
+"""Finding out the format of a file, and the columns of one that has columns."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from spacy_mtlner.formats.base import CorpusError, Report, read_lines
+from spacy_mtlner.formats.columns import DOCUMENT_START, make_splitter
+
+_N_LINES = 3000
+_TAG = re.compile(r"O|[BIMELUSW]-[^\s|,;]+")
+_DIGIT_TOKEN = re.compile(r".\d")
+_PHRASES = frozenset(
+    {"ADJP", "ADVP", "CONJP", "INTJ", "LST", "NP", "PP", "PRT", "SBAR", "UCP", "VP"}
+)
+# The first one that gives columns of tags: blanks after tabs, as tokens may hold blanks.
+_SEPARATORS = ("\t", None, ",", ";", "|")
+_TAG_SEPARATORS = ("|", ",", ";")
+_NO_SEPARATOR = "\n"
+
+
+def detect_format(path: Path) -> tuple[str, dict[str, Any]]:
+    """Find out a corpus file's format by its name and its first lines.
+
+    path (Path): The file, or a folder of brat files.
+    RETURNS (tuple[str, dict[str, Any]]): The format's name in `READERS`, and options for its
+        reader.
+    RAISES (CorpusError): If the format cannot be told.
+    """
+    if path.is_dir() or path.suffix == ".ann" or path.with_suffix(".ann").is_file():
+        return "brat", {}
+    if path.suffix == ".spacy":
+        return "spacy", {}
+    lines = [line for _, line in islice(read_lines(path, Report()), _N_LINES)]
+    filled = [line for line in lines if line.strip()]
+    if not filled:
+        raise CorpusError(path, None, "Is empty: its format cannot be told.")
+    first = filled[0].lstrip()
+    if first.startswith("<"):
+        return "genia", {}
+    if first.startswith(("[", "{")) and (name := _detect_json(filled)):
+        return name, {}
+    if any("|||" in line for line in filled):
+        return "cmeee", {}
+    options = detect_columns(lines)
+    if options is None:
+        hint = "Name it with --format, and columns with --separator, --token-column, --tag-columns."
+        raise CorpusError(path, None, "Its format cannot be told.", hint)
+    return "columns", options
+
+
+def _detect_json(lines: Sequence[str]) -> str | None:
+    if any('"start_idx"' in line for line in lines):
+        return "cmeee"
+    try:
+        value = json.loads(lines[0])
+    except (ValueError, RecursionError):
+        return None
+    match value:
+        case {"text": str(), "label": dict()}:
+            return "cluener"
+        case {"text": str(), "entities": list()}:
+            return "jsonl"
+    return None
+
+
+def detect_columns(lines: Sequence[str]) -> dict[str, Any] | None:
+    """Find out how a file's columns are separated and which ones hold tokens and tags.
+
+    A column is one of tags if all its cells are, but for the phrases in CoNLL-2003's third one.
+    Tokens are in the first column that is none and does not count the tokens.
+
+    lines (Sequence[str]): The first lines of the file.
+    RETURNS (Optional[dict[str, Any]]): Options for `read_columns`, or None if no column has tags.
+    """
+    rows = [line for line in lines if line.strip() and not line.startswith(DOCUMENT_START)]
+    if not rows:
+        return None
+    for separator in _SEPARATORS:
+        cells = [*map(make_splitter(separator), rows)]
+        # A broken line does not tell the format: it is for the reader to name it.
+        width = Counter(map(len, cells)).most_common(1)[0][0]
+        columns = [*zip(*(c for c in cells if len(c) == width), strict=True)]
+        tags = {i: found for i, column in enumerate(columns) if (found := _tag_separator(column))}
+        others = [i for i in range(width) if i not in tags and not _counts_tokens(columns[i])]
+        if not tags or not others:
+            continue
+        tag_columns = [i for i in tags if not _are_phrases(columns[i])] or [*tags]
+        options = {"separator": separator, "token_column": others[0], "tag_columns": tag_columns}
+        tag_separators = {tags[i] for i in tag_columns} - {_NO_SEPARATOR}
+        if tag_separators:
+            options["tag_separator"] = min(tag_separators)
+        if any(len(c) != width and c[0].startswith("#") for c in cells):
+            options["comment"] = "#"
+        if all(map(_DIGIT_TOKEN.fullmatch, columns[others[0]])):
+            options["segmentation_digit"] = True
+        return options
+    return None
+
+
+def _tag_separator(cells: Sequence[str]) -> str | None:
+    """What separates the tags in a column's cells; None if the column is not one of tags."""
+    distinct = {*cells}
+    for separator in (_NO_SEPARATOR, *_TAG_SEPARATORS):
+        if all(_TAG.fullmatch(tag) for cell in distinct for tag in cell.split(separator)):
+            return separator
+    return None
+
+
+def _counts_tokens(cells: Sequence[str]) -> bool:
+    return cells[0] in ("0", "1") and all(cell.isdecimal() for cell in cells)
+
+
+def _are_phrases(cells: Sequence[str]) -> bool:
+    return {*cells} != {"O"} and {cell[2:] for cell in cells} - {""} <= _PHRASES

@@ -1,0 +1,110 @@
+"""The corpus files that a path holds, and what their output is called."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spacy_mtlner.formats.base import CorpusError, Report
+from spacy_mtlner.formats.detect import detect_format
+
+AUTO = "auto"
+
+# The suffixes of the formats' files. Brat's corpora are folders.
+_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "cluener": (".json", ".jsonl"),
+    "cmeee": (".txt", ".json", ".jsonl"),
+    "columns": (
+        *(".conll", ".tsv", ".csv", ".txt", ".bio", ".bioes", ".bmes", ".iob", ".iob2", ".ner"),
+        *(".train", ".dev", ".test", ".testa", ".testb", ".annotated", ".data"),
+    ),
+    "genia": (".xml",),
+    "jsonl": (".jsonl", ".json", ".ndjson"),
+    "spacy": (".spacy",),
+}
+# Those that tell the parts of a corpus apart: they stay in the output's name.
+_PARTS = (".train", ".dev", ".test", ".testa", ".testb", ".annotated")
+_BRAT_SUFFIXES = (".ann", ".txt", ".conf")
+_NOT_CORPORA = ("about", "changelog", "license", "licence", "notice", "readme")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus file, or a folder of brat files.
+
+    path (Path): The file or folder.
+    format (str): The format's name in `READERS`.
+    options (dict[str, Any]): Options for its reader, as far as they were found out.
+    """
+
+    path: Path
+    format: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """RETURNS (int): How many bytes there are to read."""
+        if self.path.is_dir():
+            paths = [path for path in self.path.iterdir() if path.suffix in _BRAT_SUFFIXES]
+        elif self.format == "brat":
+            paths = [self.path.with_suffix(".ann"), self.path.with_suffix(".txt")]
+        else:
+            paths = [self.path]
+        return sum(path.stat().st_size for path in paths if path.is_file())
+
+    @property
+    def name(self) -> str:
+        """RETURNS (str): The name for its output, without a suffix."""
+        suffix = self.path.suffix
+        known = {*_BRAT_SUFFIXES}.union(*_SUFFIXES.values()) - {*_PARTS}
+        return self.path.name.removesuffix(suffix) if suffix in known else self.path.name
+
+
+def find_sources(path: Path, format_name: str, report: Report) -> list[Source]:
+    """Find the corpus files at a path.
+
+    path (Path): A file, or a folder with files in it and in the folders in it. Files of other
+        kinds, hidden ones, and texts about the corpus such as README are passed over.
+    format_name (str): The files' format, or "auto" to find out that of each.
+    report (Report): Counts the files of a folder that are not read.
+    RETURNS (list[Source]): The files in order of their names.
+    RAISES (CorpusError): If there is none, or the format of a file cannot be told.
+    """
+    if not path.is_dir():
+        return [_make_source(path, format_name)]
+    folders = (path, *sorted(p for p in path.rglob("*") if p.is_dir()))
+    visible = (f for f in folders if not any(map(_is_hidden, f.relative_to(path).parts)))
+    sources = [source for f in visible for source in _find_in_folder(f, format_name, report)]
+    if not sources:
+        kind = "known format" if format_name == AUTO else f"format {format_name!r}"
+        raise CorpusError(path, None, f"Holds no files of a {kind}.")
+    return sources
+
+
+def _make_source(path: Path, format_name: str) -> Source:
+    if format_name == AUTO:
+        return Source(path, *detect_format(path))
+    return Source(path, format_name)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _find_in_folder(folder: Path, format_name: str, report: Report) -> Iterator[Source]:
+    paths = sorted(p for p in folder.iterdir() if p.is_file() and not _is_hidden(p.name))
+    if format_name in (AUTO, "brat") and any(path.suffix == ".ann" for path in paths):
+        yield Source(folder, "brat")
+        paths = [path for path in paths if path.suffix not in _BRAT_SUFFIXES]
+    for path in paths:
+        if path.stem.lower().startswith(_NOT_CORPORA):
+            report.ignore("file about the corpus", path, 1)
+        elif format_name == AUTO:
+            try:
+                yield _make_source(path, AUTO)
+            except CorpusError:
+                report.skip("file of no known format", path, 1)
+        elif path.suffix in _SUFFIXES.get(format_name, ()):
+            yield Source(path, format_name)
+        else:
+            report.ignore("file of another format", path, 1)

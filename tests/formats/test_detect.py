@@ -1,0 +1,119 @@
+"""Every format is told by its first lines; columns by their cells."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spacy_mtlner.formats import CorpusError, Report, read_corpus
+from spacy_mtlner.formats.detect import detect_columns, detect_format
+
+INTERCHANGE = '{"text": "Ada", "entities": [{"label": "PER", "spans": [[0, 3]]}]}\n'
+CLUENER = '{"text": "Ada", "label": {"name": {"Ada": [[0, 2]]}}}\n'
+CBLUE = json.dumps([{"text": "Ada", "entities": [{"start_idx": 0, "end_idx": 2, "type": "x"}]}])
+GENIA = '<?xml version="1.0"?>\n<set><article><title><sentence>a</sentence></title></article></set>'
+
+
+@pytest.mark.parametrize(
+    "content, name",
+    [
+        (INTERCHANGE, "jsonl"),
+        ("\ufeff\n" + INTERCHANGE, "jsonl"),
+        ('{"text": "a", "entities": []}\n', "jsonl"),
+        (CLUENER, "cluener"),
+        (CBLUE, "cmeee"),
+        (json.dumps(json.loads(CBLUE), indent=2), "cmeee"),
+        ("no entity|||\nfever|||0    4    sym|||\n", "cmeee"),
+        (GENIA, "genia"),
+        ("Ada\tB-PER\nmet\tO\n", "columns"),
+    ],
+)
+def test_content(tmp_path: Path, content: str, name: str) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text(content, encoding="utf-8")
+    found, options = detect_format(path)
+    assert found == name
+    assert list(read_corpus(path, found, Report(), lang="en", **options))
+
+
+def test_names(tmp_path: Path) -> None:
+    assert detect_format(tmp_path) == ("brat", {})
+    assert detect_format(tmp_path / "a.ann") == ("brat", {})
+    assert detect_format(tmp_path / "a.spacy") == ("spacy", {})
+    (tmp_path / "a.ann").touch()
+    (tmp_path / "a.txt").write_text("Ada B-PER\n")
+    assert detect_format(tmp_path / "a.txt") == ("brat", {})
+
+
+@pytest.mark.parametrize(
+    "content", ["", "\n \n", "A text.\nNo tags.\n", '{"x": 1}\n', "a\tb\nc\td\n"]
+)
+def test_what_cannot_be_told(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text(content)
+    with pytest.raises(CorpusError, match=r"corpus\.txt: .*format cannot be told"):
+        detect_format(path)
+
+
+def options(separator: str | None, token: int, *tags: int, **others: Any) -> dict[str, Any]:
+    return {"separator": separator, "token_column": token, "tag_columns": [*tags], **others}
+
+
+@pytest.mark.parametrize(
+    "rows, expected",
+    [
+        ("Ada B-PER|met O", options(None, 0, 1)),
+        ("Ada\tB-PER|New York\tB-LOC", options("\t", 0, 1)),
+        ("Ada,B-PER|met,O", options(",", 0, 1)),
+        ("Ada;S-PER|met;O", options(";", 0, 1)),
+        ("B-PER\tAda|O\tmet", options("\t", 1, 0)),
+        # CoNLL-2003: parts of speech and phrases stand between.
+        ("-DOCSTART- -X- -X- O||EU NNP B-NP B-ORG|rejects VBZ B-VP O", options(None, 0, 3)),
+        ("EU NNP B-NP|rejects VBZ B-VP", options(None, 0, 2)),
+        # LitBank: layers.
+        ("a\tB-PER\tO\tO|man\tI-PER\tB-X\tO", options("\t", 0, 1, 2, 3)),
+        # GermEval 2014: comments, and numbers of tokens.
+        (
+            "#\thttp://x\t[2009]|1\tAda\tB-PER\tO|2\t1984\tO\tO||#\thttp://y\t[2009]|1\tx\tO\tO",
+            options("\t", 1, 2, 3, comment="#"),
+        ),
+        # Weibo: a digit of segmentation.
+        ("科0\tO|技1\tB-ORG.NOM", options("\t", 0, 1, segmentation_digit=True)),
+        # Several labels in a cell.
+        ("flu\tB-DIS,B-SYM|is\tO", options("\t", 0, 1, tag_separator=",")),
+        ("#\tO|1\tO|tag\tB-X", options("\t", 0, 1)),
+        ("a b c|d e f", None),
+    ],
+)
+def test_columns(rows: str, expected: dict[str, Any] | None) -> None:
+    assert detect_columns(rows.split("|")) == expected
+
+
+def test_several_tags_are_separated_by_bars() -> None:
+    assert detect_columns(["a B-X|I-Y", "b O"]) == options(None, 0, 1, tag_separator="|")
+
+
+def test_a_broken_line_is_left_to_the_reader() -> None:
+    rows = ["a\tO", "b\tB-X", "", "c"]
+    assert detect_columns(rows) == options("\t", 0, 1)
+
+
+@pytest.mark.parametrize(
+    "path, name",
+    [
+        ("bc5cdr/train.tsv", "columns"),
+        ("cluener/dev.json", "cluener"),
+        ("cmeee/dev.txt", "cmeee"),
+        ("genia/genia5.dev.jsonl", "jsonl"),
+        ("litbank/brat/dev", "brat"),
+        ("msra/dev.bio", "columns"),
+        ("ncbi_disease/devel.tsv", "columns"),
+        ("peoples_daily/example.dev", "columns"),
+        ("wnut17/emerging.dev.conll", "columns"),
+    ],
+)
+def test_real_corpora(data_dir: Path, path: str, name: str) -> None:
+    found, columns = detect_format(data_dir / path)
+    assert found == name
+    assert {*columns} - {"separator", "token_column", "tag_columns"} == set()

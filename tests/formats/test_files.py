@@ -1,0 +1,99 @@
+"""Which files of a folder are read, as what, and what is counted as not read."""
+
+from pathlib import Path
+
+import pytest
+
+from spacy_mtlner.formats import CorpusError, Report
+from spacy_mtlner.formats.files import Source, find_sources
+
+COLUMNS = "Ada B-PER\nmet O\n"
+FOUND = {"separator": None, "token_column": 0, "tag_columns": [1]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    files = {
+        "README.md": "text",
+        ".hidden.jsonl": "{}",
+        ".git/x.jsonl": "{}",
+        "train.jsonl": '{"text": "a", "entities": []}\n',
+        "b/dev.conll": COLUMNS,
+        "b/notes.docx": "text",
+        "c/annotation.conf": "[entities]",
+        "c/d1.ann": "T1\tPER 0 3\tAda\n",
+        "c/d1.txt": "Ada met Bob",
+        "c/more.conll": COLUMNS,
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    return tmp_path
+
+
+def test_auto(folder: Path) -> None:
+    report = Report()
+    assert find_sources(folder, "auto", report) == [
+        Source(folder / "train.jsonl", "jsonl"),
+        Source(folder / "b/dev.conll", "columns", FOUND),
+        Source(folder / "c", "brat"),
+        Source(folder / "c/more.conll", "columns", FOUND),
+    ]
+    assert report.skipped["file of no known format"].places == [f"{folder / 'b/notes.docx'}:1"]
+    assert report.ignored["file about the corpus"].count == 1
+    with pytest.raises(CorpusError, match="file of no known format"):
+        find_sources(folder, "auto", Report(strict=True))
+
+
+@pytest.mark.parametrize(
+    "format_name, names, n_ignored",
+    [
+        ("brat", ["c"], 5),
+        ("columns", ["b/dev.conll", "c/d1.txt", "c/more.conll"], 5),
+        ("jsonl", ["train.jsonl"], 7),
+    ],
+)
+def test_one_format(folder: Path, format_name: str, names: list[str], n_ignored: int) -> None:
+    report = Report()
+    sources = find_sources(folder, format_name, report)
+    assert [str(source.path.relative_to(folder)) for source in sources] == names
+    assert {source.format for source in sources} == {format_name}
+    assert sum(tally.count for tally in report.ignored.values()) == n_ignored
+
+
+def test_one_file_is_taken_as_it_is(folder: Path) -> None:
+    report = Report()
+    assert find_sources(folder / "README.md", "jsonl", report) == [
+        Source(folder / "README.md", "jsonl")
+    ]
+    assert not report.ignored
+
+
+def test_nothing_found(folder: Path) -> None:
+    with pytest.raises(CorpusError, match="Holds no files of a format 'genia'"):
+        find_sources(folder, "genia", Report())
+    (folder / "empty").mkdir()
+    with pytest.raises(CorpusError, match="Holds no files of a known format"):
+        find_sources(folder / "empty", "auto", Report())
+    with pytest.raises(CorpusError, match=r"none\.jsonl: Cannot be read"):
+        find_sources(folder / "none.jsonl", "auto", Report())
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("train.jsonl", "train"),
+        ("emerging.dev.conll", "emerging.dev"),
+        ("example.train", "example.train"),
+        ("corpus", "corpus"),
+    ],
+)
+def test_name(name: str, expected: str) -> None:
+    assert Source(Path("folder") / name, "columns").name == expected
+
+
+def test_size(folder: Path) -> None:
+    brat = Source(folder / "c", "brat").size
+    assert brat == Source(folder / "c/d1.ann", "brat").size + len("[entities]") == 15 + 11 + 10
+    assert Source(folder / "b/dev.conll", "columns").size == len(COLUMNS)
