@@ -268,7 +268,8 @@ def test_add_label_enlarges_a_trained_component(trained: Language) -> None:
     assert component.add_label("ORG") == 1
     assert component.add_label("ORG") == 0
     larger = component.model.predict([nlp.make_doc(TRAIN[0][0])]).emissions
-    assert torch.equal(larger[:, : emissions.shape[1]], emissions)
+    # Not bit by bit: a product of another width may be summed up in another order.
+    torch.testing.assert_close(larger[:, : emissions.shape[1]], emissions)
     assert larger.shape[1] == emissions.shape[1] + 4
     data = [*TRAIN, ("She works at Siemens now", [("ORG", 3, 4)])]
     examples = make_examples(nlp, data=data)
