@@ -8,6 +8,7 @@ scores lie beside the spans in `doc.spans[key].attrs["scores"]`.
 
 import re
 import warnings
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -121,9 +122,14 @@ def find_inside(entities: Sequence[Fragments]) -> list[bool]:
             outer = part
         else:
             is_inside[i] = is_entity and part != outer
+    # One that holds a discontinuous entity has a part that holds its first fragment.
+    starts = [part[0] for part in parts]
+    longest = max(-minus_end - start for start, minus_end, *_ in parts)
     for i, fragments in enumerate(entities):
         if len(fragments) > 1:
-            is_inside[i] = any(_is_inside(fragments, other) for other in entities)
+            start, end = fragments[0]
+            near = slice(bisect_left(starts, end - longest), bisect_right(starts, start))
+            is_inside[i] = any(_is_inside(fragments, entities[part[3]]) for part in parts[near])
     return is_inside
 
 

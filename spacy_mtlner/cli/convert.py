@@ -7,9 +7,10 @@ from typing import Annotated, Any, cast
 import typer
 from wasabi import msg
 
-from spacy_mtlner.codecs.tags import SchemeName
+from spacy_mtlner.cli.options import FormatName, Lang, Lossy, SpansKey
 from spacy_mtlner.entities import DEFAULT_KEY
-from spacy_mtlner.formats import READERS, Report
+from spacy_mtlner.formats import Report
+from spacy_mtlner.formats.columns import ColumnScheme
 from spacy_mtlner.formats.convert import WRITER_SUFFIXES, Job, Settings, plan_jobs, run_jobs
 from spacy_mtlner.formats.files import AUTO
 from spacy_mtlner.formats.transform import Labels
@@ -27,10 +28,7 @@ def convert_cli(
             "that exists, or a name that ends in '/') for an output per file",
         ),
     ],
-    format_name: Annotated[
-        str,
-        typer.Option("--format", "-f", help=f"Format of the corpus: {', '.join((AUTO, *READERS))}"),
-    ] = AUTO,
+    format_name: FormatName = AUTO,
     writer: Annotated[
         str | None,
         typer.Option(
@@ -40,13 +38,8 @@ def convert_cli(
             "suffix; spacy in a folder]",
         ),
     ] = None,
-    lang: Annotated[
-        str | None,
-        typer.Option("--lang", "-l", help="Language whose tokenizer is used, as 'en' or 'zh'"),
-    ] = None,
-    spans_key: Annotated[
-        str, typer.Option("--spans-key", "-k", help="Key of doc.spans for the entities")
-    ] = DEFAULT_KEY,
+    lang: Lang = None,
+    spans_key: SpansKey = DEFAULT_KEY,
     ents: Annotated[
         bool, typer.Option("--ents", "-e", help="Write doc.ents as well: what it can hold")
     ] = False,
@@ -76,9 +69,7 @@ def convert_cli(
     strict: Annotated[
         bool, typer.Option(help="Stop where an annotation would have to be skipped")
     ] = False,
-    lossy: Annotated[
-        bool, typer.Option(help="Write what the output's format can hold, if not all")
-    ] = False,
+    lossy: Lossy = False,
     separator: Annotated[
         str | None,
         typer.Option(
@@ -117,7 +108,7 @@ def convert_cli(
         ),
     ] = None,
     tag_scheme: Annotated[
-        str, typer.Option(help="Columns as output: the tags, BIO or BILUO")
+        str, typer.Option(help="Columns as output: the tags, BIO, BILUO or BIOES")
     ] = "BIO",
     input_key: Annotated[
         str | None,
@@ -155,12 +146,12 @@ def convert_cli(
             set_ents=ents,
             labels=Labels.parse(mappings or (), only or (), drop or ()),
             n_sents=n_sents,
-            tag_scheme=cast(SchemeName, tag_scheme),  # The writer checks it.
+            tag_scheme=cast(ColumnScheme, tag_scheme),  # Settings check it.
             lossy=lossy,
             options=options,
         )
         jobs = plan_jobs(input_path, output, report, format_name=format_name, writer=writer)
-        if format_name == AUTO:
+        if format_name in (AUTO, "columns"):
             _print_formats(jobs)
         n_docs = run_jobs(jobs, settings, report, show_progress=True)
     except (ImportError, OSError, ValueError) as err:
@@ -223,7 +214,9 @@ def print_report(report: Report, *, with_ents: bool = False) -> None:
         rows.append(("Not in doc.ents", report.not_in_ents, n_entities))
     labels = [(label, n, n_entities) for label, n in report.entities.most_common()]
     _print_counts(rows)
-    if labels:
+    if not labels:
+        msg.warn("There are no entities", "Check the format, its columns, and --only, --drop.")
+    else:
         _print_counts(labels, header=("Label", "Entities", "%"), divider=True)
     print_tallies(report)
 

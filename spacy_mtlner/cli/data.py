@@ -1,6 +1,7 @@
 """`python -m spacy mtlner data`: what corpora hold, and what may go wrong with them."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +9,10 @@ import typer
 from wasabi import msg
 
 from spacy_mtlner.cli.convert import print_tallies
+from spacy_mtlner.cli.options import FormatName, Lang, SpansKey
 from spacy_mtlner.entities import DEFAULT_KEY
 from spacy_mtlner.evaluation.corpora import describe_corpora, format_report
-from spacy_mtlner.formats import READERS, Report, read_docs
+from spacy_mtlner.formats import Report, read_docs
 from spacy_mtlner.formats.convert import Job, Settings, make_tokenizer, read_sources
 from spacy_mtlner.formats.files import AUTO, find_sources
 
@@ -23,19 +25,9 @@ def data_cli(
             help="Corpus files or folders of them; the first one is the one to train on",
         ),
     ],
-    spans_key: Annotated[
-        str, typer.Option("--spans-key", "-k", help="Key of doc.spans for the entities")
-    ] = DEFAULT_KEY,
-    format_name: Annotated[
-        str,
-        typer.Option(
-            "--format", "-f", help=f"Format of the corpora: {', '.join((AUTO, *READERS))}"
-        ),
-    ] = AUTO,
-    lang: Annotated[
-        str | None,
-        typer.Option("--lang", "-l", help="Language of the texts, for others than .spacy files"),
-    ] = None,
+    spans_key: SpansKey = DEFAULT_KEY,
+    format_name: FormatName = AUTO,
+    lang: Lang = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Write the report to a file as well, *.md or *.json"),
@@ -49,6 +41,9 @@ def data_cli(
     try:
         if output is not None and output.suffix not in (".md", ".json"):
             raise ValueError(f"{output}: The report's file must be .md or .json.")
+        repeated = [str(path) for path in corpora if corpora.count(path) > 1]
+        if repeated:
+            raise ValueError(f"{repeated[0]} is named more than once.")
         settings = Settings(lang=lang, spans_key=spans_key)
         docs = {}
         for path in corpora:
@@ -67,5 +62,6 @@ def data_cli(
             output.write_text(text if is_json else format_report(found), encoding="utf-8")
     except (ImportError, OSError, ValueError) as err:
         msg.fail("There is no report", str(err), exits=1)
-    print(format_report(found))
+    encoding = sys.stdout.encoding or "utf-8"
+    print(format_report(found).encode(encoding, "replace").decode(encoding))
     print_tallies(report)

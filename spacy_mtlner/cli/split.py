@@ -7,8 +7,9 @@ import typer
 from wasabi import msg
 
 from spacy_mtlner.cli.convert import print_tallies
+from spacy_mtlner.cli.options import FormatName, Lang, Lossy, SpansKey
 from spacy_mtlner.entities import DEFAULT_KEY
-from spacy_mtlner.formats import READERS, Report
+from spacy_mtlner.formats import Report
 from spacy_mtlner.formats.convert import WRITER_SUFFIXES, Settings
 from spacy_mtlner.formats.files import AUTO, Source
 from spacy_mtlner.formats.parts import Parts, split_corpus
@@ -25,10 +26,7 @@ def split_cli(
         Path | None,
         typer.Option("--output", "-o", help="Folder for the parts [default: CORPUS-split]"),
     ] = None,
-    format_name: Annotated[
-        str,
-        typer.Option("--format", "-f", help=f"Format of the corpus: {', '.join((AUTO, *READERS))}"),
-    ] = AUTO,
+    format_name: FormatName = AUTO,
     writer: Annotated[
         str | None,
         typer.Option(
@@ -38,16 +36,9 @@ def split_cli(
             "brat for brat, else jsonl]",
         ),
     ] = None,
-    lang: Annotated[
-        str | None,
-        typer.Option("--lang", "-l", help="Language of the texts, where the formats need it"),
-    ] = None,
-    spans_key: Annotated[
-        str, typer.Option("--spans-key", "-k", help="Key of doc.spans for the entities")
-    ] = DEFAULT_KEY,
-    lossy: Annotated[
-        bool, typer.Option(help="Write what the parts' format can hold, if not all")
-    ] = False,
+    lang: Lang = None,
+    spans_key: SpansKey = DEFAULT_KEY,
+    lossy: Lossy = False,
 ) -> None:
     """
     Split a corpus into train, dev and test by document, so that each label, also among
@@ -56,7 +47,8 @@ def split_cli(
     """
     report = Report()
     try:
-        folder = output or corpus.with_name(f"{Source(corpus, format_name).name}-split")
+        path = corpus.resolve()
+        folder = output or path.with_name(f"{Source(path, format_name).name}-split")
         settings = Settings(lang=lang, spans_key=spans_key, lossy=lossy)
         parts = split_corpus(
             corpus,

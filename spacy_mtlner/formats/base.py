@@ -9,13 +9,13 @@ by the report as lost.
 """
 
 import json
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, NamedTuple
 
 from spacy.tokens import Doc
@@ -80,6 +80,7 @@ class Record:
     line (int): The line where the record begins, counted from 1.
     document (Optional[str]): The name of the document that the text is, or is a part of.
     doc (Optional[Doc]): The Doc that the record was read from, if it was read from one.
+    entity_lines (Optional[tuple[int, ...]]): The line of each entity; None if all are the record's.
     """
 
     text: str
@@ -88,6 +89,13 @@ class Record:
     line: int
     document: str | None = None
     doc: Doc | None = field(default=None, compare=False, repr=False)
+    entity_lines: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def located(self) -> Iterator[tuple[CharEntity, int]]:
+        """RETURNS (Iterator[tuple[CharEntity, int]]): The entities with their lines."""
+        lines = self.entity_lines or (self.line,) * len(self.entities)
+        return zip(self.entities, lines, strict=True)
 
 
 @dataclass
@@ -234,8 +242,10 @@ def make_record(
     document (Optional[str]): The document's name.
     RETURNS (Record): The record.
     """
-    entities: dict[CharEntity, None] = {}
+    entities: dict[CharEntity, int] = {}
+    has_lines = False
     for label, spans, own_line in annotations:
+        has_lines |= own_line is not None
         place = own_line or line
         fault = _find_fault(text, label, spans)
         if fault:
@@ -251,8 +261,9 @@ def make_record(
         entity = CharEntity(label, fragments)
         if entity in entities:
             report.skip("duplicate of another entity", path, place)
-        entities[entity] = None
-    return Record(text, tuple(entities), path, line, document)
+        entities.setdefault(entity, place)
+    lines = tuple(entities.values()) if has_lines else None
+    return Record(text, tuple(entities), path, line, document, entity_lines=lines)
 
 
 def _find_fault(text: str, label: str, spans: Sequence[tuple[int, int]]) -> str:
@@ -416,21 +427,15 @@ def is_unicode(text: str) -> bool:
 def replacing(path: Path) -> Iterator[Path]:
     """Let a file or folder appear under its name only when it is complete; its parent is made.
 
-    path (Path): The file, or the folder, which must not exist yet or be empty.
+    path (Path): The file, or the folder, which must not exist yet or be empty. A link stays one.
     YIELDS (Path): Where to write it.
+    RAISES (CorpusError): If there is something else than a file or folder, as a device.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    _remove(part)
-    try:
+    target = path.resolve()
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise CorpusError(path, None, "The output is no regular file.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        part = Path(folder) / target.name
         yield part
-        part.replace(path)
-    finally:
-        _remove(part)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        part.replace(target)

@@ -107,10 +107,10 @@ def write_brat(records: Iterable[Record], path: Path, report: Report) -> None:
         mark = "\ufeff" if record.text.startswith("\ufeff") else ""
         _write(path / f"{name}.txt", mark + record.text)
         lines: list[str] = []
-        for label, fragments in record.entities:
+        for (label, fragments), line in record.located:
             written = _NOT_IN_A_LABEL.sub("_", label)
             if written != label:
-                report.lose("white space in a label, written as _", record.path, record.line)
+                report.lose("white space in a label, written as _", record.path, line)
             labels.add(written)
             spans = [
                 piece.span()
@@ -137,15 +137,14 @@ def _find_documents(path: Path, report: Report) -> list[Path]:
         {name.removesuffix(suffix) for name in names if name.endswith(suffix) and name[0] != "."}
         for suffix in (".txt", ".ann")
     )
-    if annotated - texts:
-        stem = min(annotated - texts)
-        raise CorpusError(path / f"{stem}.ann", None, f"There is no {stem}.txt beside it.")
-    if not annotated:
+    if not annotated & texts:
         hint = "Name the folder that holds them itself."
         raise CorpusError(path, None, "Holds no pairs of .txt and .ann files.", hint)
     for stem in sorted(texts - annotated):
         report.skip("text without an .ann file", path / f"{stem}.txt", 1)
-    return [path / f"{stem}.ann" for stem in sorted(annotated)]
+    for stem in sorted(annotated - texts):
+        report.skip("annotation without a .txt file", path / f"{stem}.ann", 1)
+    return [path / f"{stem}.ann" for stem in sorted(annotated & texts)]
 
 
 def _find_document(path: Path) -> Path:

@@ -35,6 +35,8 @@ _EXPECTED_JSON = (
 # Where there are more than three bars, the first ones belong to what stands before.
 _split_line = re.compile(r"\|\|\|(?!\|)").split
 _match_part = re.compile(r"\s*(-?\d{1,9})\s+(-?\d{1,9})\s+(\S+)\s*").fullmatch
+# Tells a line from JSON, as a text may begin with a bracket.
+find_annotation = re.compile(r"\|\|\|\s*\d+\s+\d+\s").search
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -47,8 +49,9 @@ def read_cmeee(path: Path, report: Report) -> Iterator[Record]:
     RAISES (CorpusError): If the file is not of this format, or has no entities, as the test part.
     """
     lines = read_lines(path, Report())
-    first = next((content[0] for _, line in lines if (content := line.strip())), "")
-    if first not in {"[", "{"}:
+    first_line = next((content for _, line in lines if (content := line.strip())), "")
+    first = first_line[:1]
+    if first not in {"[", "{"} or find_annotation(first_line):
         yield from _read_bar_lines(path, report)
         return
     values = _read_json_list(path, report) if first == "[" else read_json_lines(path, report)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, compress
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from spacy.tokens import Doc
 
-from spacy_mtlner.codecs.tags import OUTSIDE, SchemeName, read_tags
+from spacy_mtlner.codecs.tags import OUTSIDE, read_tags
 from spacy_mtlner.entities import Entity, read_entities, select_flat
 from spacy_mtlner.formats.base import (
     Annotation,
@@ -31,6 +31,8 @@ from spacy_mtlner.formats.docs import make_annotated_doc
 UNSPACED_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "zh"})
 
 # How a line begins where another document does.
+ColumnScheme = Literal["BIO", "BILUO", "BIOES"]
+
 DOCUMENT_START = "-DOCSTART-"
 # The place in it where a token of that name is split.
 _IN_START = re.compile("(?<=^-)(?=DOCSTART-)")
@@ -333,7 +335,7 @@ def write_columns(
     report: Report,
     *,
     make_doc: Callable[[str], Doc],
-    tag_scheme: SchemeName = "BIO",
+    tag_scheme: ColumnScheme = "BIO",
     separator: str = "\t",
 ) -> None:
     """Write records to a file of tokens and tags, with a blank line behind each record.
@@ -351,12 +353,12 @@ def write_columns(
     path (Path): The file.
     report (Report): Counts the records, their entities and tokens, and what is lost.
     make_doc (Callable[[str], Doc]): The tokenizer, as `nlp.make_doc`.
-    tag_scheme (SchemeName): "BIO" or "BILUO" (also known as BIOES).
+    tag_scheme (ColumnScheme): "BIO", "BILUO" or, the same with other letters, "BIOES".
     separator (str): What stands between token and tag.
     RAISES (CorpusError): If scheme or separator cannot be, or the tokenizer does not keep a text.
     """
-    if tag_scheme not in get_args(SchemeName):
-        hint = f"Choose one of: {', '.join(get_args(SchemeName))}."
+    if tag_scheme not in get_args(ColumnScheme):
+        hint = f"Choose one of: {', '.join(get_args(ColumnScheme))}."
         raise CorpusError(path, None, f"There is no tag scheme {tag_scheme!r}.", hint)
     if not separator or any(c.isalnum() or c in "-_\n\r" for c in separator):
         hint = "Choose white space within a line, or a sign that is not part of a tag."
@@ -431,9 +433,10 @@ def _clean_label(label: str, separator: str, record: Record, report: Report) -> 
     return cleaned.replace(separator, "_")
 
 
-def _make_tags(label: str, size: int, scheme: SchemeName) -> list[str]:
+def _make_tags(label: str, size: int, scheme: ColumnScheme) -> list[str]:
     if scheme == "BIO":
         prefixes = "B" + "I" * (size - 1)
     else:
-        prefixes = "B" + "I" * (size - 2) + "L" if size > 1 else "U"
+        last, single = "LU" if scheme == "BILUO" else "ES"
+        prefixes = "B" + "I" * (size - 2) + last if size > 1 else single
     return [f"{prefix}-{label}" for prefix in prefixes]

@@ -2,20 +2,20 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import spacy
 from spacy.tokens import Doc
 from tqdm import tqdm
 
-from spacy_mtlner.codecs.tags import SchemeName
 from spacy_mtlner.entities import DEFAULT_KEY
 from spacy_mtlner.formats import READERS, read_corpus
 from spacy_mtlner.formats.base import CorpusError, Record, Report, replacing
 from spacy_mtlner.formats.brat import write_brat
-from spacy_mtlner.formats.columns import write_columns
+from spacy_mtlner.formats.columns import ColumnScheme, write_columns
 from spacy_mtlner.formats.docbin import write_docbin
 from spacy_mtlner.formats.files import AUTO, Source, find_sources
 from spacy_mtlner.formats.jsonl import write_jsonl
@@ -51,9 +51,10 @@ class Settings:
     set_ents (bool): Write `doc.ents` as well.
     labels (Labels): Which labels become which, and which are kept.
     n_sents (Optional[int]): Sentences per doc. None for whole texts, or one in columns.
-    tag_scheme (SchemeName): The scheme of tags in columns.
+    tag_scheme (ColumnScheme): The scheme of tags in columns.
     lossy (bool): Write what the output's format can hold, if it cannot hold all.
     options (Mapping[str, Any]): Options of the readers, None for defaults.
+    RAISES (ValueError): If a setting cannot be.
     """
 
     lang: str | None = None
@@ -61,9 +62,16 @@ class Settings:
     set_ents: bool = False
     labels: Labels = field(default_factory=Labels)
     n_sents: int | None = None
-    tag_scheme: SchemeName = "BIO"
+    tag_scheme: ColumnScheme = "BIO"
     lossy: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.spans_key:
+            raise ValueError("--spans-key is empty: it must name a key of doc.spans.")
+        if self.tag_scheme not in get_args(ColumnScheme):
+            schemes = ", ".join(get_args(ColumnScheme))
+            raise ValueError(f"--tag-scheme {self.tag_scheme!r}: choose one of {schemes}.")
 
 
 def plan_jobs(
@@ -121,7 +129,12 @@ def check_targets(jobs: Sequence[Job]) -> None:
     jobs (Sequence[Job]): The jobs.
     RAISES (CorpusError): If one is.
     """
-    sources = {source.path.resolve() for job in jobs for source in job.sources}
+    sources = {
+        path.resolve()
+        for job in jobs
+        for source in job.sources
+        for path in (source.path, *source.files)
+    }
     taken: dict[str, Job] = {}
     for job in jobs:
         first = taken.setdefault(str(job.target).casefold(), job)
@@ -146,9 +159,12 @@ def run_jobs(
     show_progress (bool): Show a progress bar, if it takes longer.
     RETURNS (dict[Path, int]): How many docs were written to each output.
     RAISES (CorpusError): If a corpus cannot be read, or its output not hold it.
+    RAISES (ValueError): If a setting has no effect on any output.
     RAISES (ImportError): If the language is unknown or its tokenizer is not installed.
     """
     jobs = list(jobs)
+    if settings.set_ents and not any(job.writer == "spacy" for job in jobs):
+        raise ValueError("--ents writes doc.ents, which .spacy files alone can hold.")
     make_doc = make_tokenizer(jobs, settings)
     n_docs: dict[Path, int] = {}
     n_bytes = sum(source.size for job in jobs for source in job.sources)
@@ -233,6 +249,8 @@ def read_sources(
         is_empty = True
         for record in records:
             is_empty = False
+            if source.prefix and record.document is not None:
+                record = replace(record, document=f"{source.prefix}{record.document}")
             yield record
         if is_empty:
             raise CorpusError(source.path, None, "Holds no records.", "Is it of another format?")
@@ -262,6 +280,8 @@ def write_records(
     report (Report): Counts what is written and what is lost.
     RAISES (CorpusError): If the output cannot hold the records and the settings are not lossy.
     """
+    if job.writer != "spacy":
+        records = _count_other_groups(records, report)
     match job.writer:
         case "brat":
             write_brat(records, path, report)
@@ -285,3 +305,11 @@ def write_records(
         hint = "Write another format, or use --lossy to write the rest."
         message = f"The format {job.writer!r} cannot hold: {losses}."
         raise CorpusError(job.target, None, message, hint)
+
+
+def _count_other_groups(records: Iterable[Record], report: Report) -> Iterator[Record]:
+    for record in records:
+        if record.doc is not None:
+            for _ in chain.from_iterable(record.doc.spans.values()):
+                report.ignore("span of another group of a doc", record.path, record.line)
+        yield record

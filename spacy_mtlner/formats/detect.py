@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from spacy_mtlner.formats.base import CorpusError, Report, read_lines
+from spacy_mtlner.formats.cmeee import find_annotation
 from spacy_mtlner.formats.columns import DOCUMENT_START, make_splitter
 
 _N_LINES = 3000
 _TAG = re.compile(r"O|[BIMELUSW]-[^\s|,;]+")
-_DIGIT_TOKEN = re.compile(r".\d")
+# A character of a script without blanks, and its place in the word.
+_DIGIT_TOKEN = re.compile(r"[^\x00-\u02ff][0-9]")
+_DIGITS = frozenset("0123456789")
 _PHRASES = frozenset(
     {"ADJP", "ADVP", "CONJP", "INTJ", "LST", "NP", "PP", "PRT", "SBAR", "UCP", "VP"}
 )
@@ -31,26 +34,39 @@ def detect_format(path: Path) -> tuple[str, dict[str, Any]]:
         reader.
     RAISES (CorpusError): If the format cannot be told.
     """
-    if path.is_dir() or path.suffix == ".ann" or path.with_suffix(".ann").is_file():
+    is_pair = path.suffix == ".txt" and path.with_suffix(".ann").is_file()
+    if path.is_dir() or path.suffix == ".ann" or is_pair:
         return "brat", {}
     if path.suffix == ".spacy":
         return "spacy", {}
-    lines = [line for _, line in islice(read_lines(path, Report()), _N_LINES)]
+    lines = read_head(path)
     filled = [line for line in lines if line.strip()]
     if not filled:
         raise CorpusError(path, None, "Is empty: its format cannot be told.")
     first = filled[0].lstrip()
-    if first.startswith("<"):
+    if first.startswith(("<?xml", "<!DOCTYPE", "<set", "<article")):
         return "genia", {}
     if first.startswith(("[", "{")) and (name := _detect_json(filled)):
         return name, {}
-    if any("|||" in line for line in filled):
+    if any(map(find_annotation, filled)):
         return "cmeee", {}
     options = detect_columns(lines)
-    if options is None:
-        hint = "Name it with --format, and columns with --separator, --token-column, --tag-columns."
-        raise CorpusError(path, None, "Its format cannot be told.", hint)
-    return "columns", options
+    if options is not None:
+        return "columns", options
+    hint = "Name it with --format, and columns with --separator, --token-column, --tag-columns."
+    if detect_columns(lines[1:]) is not None:
+        raise CorpusError(path, 1, "Looks like a header above columns.", "Remove that line.")
+    raise CorpusError(path, None, "Its format cannot be told.", hint)
+
+
+def read_head(path: Path) -> list[str]:
+    """Read the first lines of a file.
+
+    path (Path): The file.
+    RETURNS (list[str]): So many lines as tell its format.
+    RAISES (CorpusError): If the file cannot be read or is not UTF-8.
+    """
+    return [line for _, line in islice(read_lines(path, Report()), _N_LINES)]
 
 
 def _detect_json(lines: Sequence[str]) -> str | None:
@@ -96,7 +112,8 @@ def detect_columns(lines: Sequence[str]) -> dict[str, Any] | None:
             options["tag_separator"] = min(tag_separators)
         if any(len(c) != width and c[0].startswith("#") for c in cells):
             options["comment"] = "#"
-        if all(map(_DIGIT_TOKEN.fullmatch, columns[others[0]])):
+        tokens = columns[others[0]]
+        if any(map(_DIGIT_TOKEN.fullmatch, tokens)) and all(t[1:] in _DIGITS for t in tokens):
             options["segmentation_digit"] = True
         return options
     return None

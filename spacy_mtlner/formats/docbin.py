@@ -18,7 +18,7 @@ from spacy.vocab import Vocab
 from srsly.msgpack import msgpack_decoders, msgpack_encoders
 
 from spacy_mtlner.entities import DEFAULT_KEY, read_entities, read_ents
-from spacy_mtlner.formats.base import CorpusError, Record, Report
+from spacy_mtlner.formats.base import CorpusError, Record, Report, open_binary
 from spacy_mtlner.formats.docs import make_doc_record, read_docs
 
 GoldSource = Literal["auto", "spans", "ents"]
@@ -57,19 +57,18 @@ def read_docbin(
         raise CorpusError(path, None, f"Gold cannot be read from {gold!r}.", hint)
     doc_bin = _load(path)
     report.bytes_read += path.stat().st_size
-    keys = _span_keys(doc_bin)
+    with _restoring(path, None):
+        keys = _span_keys(doc_bin)
     use_spans = gold == "spans" or (gold == "auto" and input_key in keys)
     n_annotated = 0
     for number, doc in enumerate(_get_docs(doc_bin, path), start=1):
-        is_annotated = input_key in doc.spans if use_spans else doc.has_annotation("ENT_IOB")
+        with _restoring(path, number):
+            is_annotated = input_key in doc.spans if use_spans else doc.has_annotation("ENT_IOB")
+            entities = read_entities(doc, input_key) if use_spans else read_ents(doc)
         if not (is_annotated or intact):
             report.skip("doc without annotation", path, number)
             continue
         n_annotated += is_annotated
-        try:
-            entities = read_entities(doc, input_key) if use_spans else read_ents(doc)
-        except ValueError as err:
-            raise CorpusError(path, number, str(err)) from None
         if use_spans and not intact:
             _count_ignored(doc, input_key, path, number, report)
             # The record has them now, and may be written under another key.
@@ -81,25 +80,40 @@ def read_docbin(
         raise CorpusError(path, None, f"No doc is annotated in its {source}.", hint)
 
 
-def _load(path: Path) -> DocBin:
+@contextmanager
+def _restoring(path: Path, number: int | None) -> Iterator[None]:
+    """Within this context, whatever spaCy comes upon in a broken file is an error of that file."""
     try:
-        return DocBin(store_user_data=True).from_bytes(path.read_bytes())
-    except OSError as err:
-        raise CorpusError(path, None, f"Cannot be read: {err.strerror}.") from None
+        yield
+    except CorpusError:
+        raise
+    except Exception as err:
+        what = "file" if number is None else "doc"
+        message = f"The {what} cannot be restored ({type(err).__name__}: {err})."
+        raise CorpusError(path, number, message) from None
+
+
+def _load(path: Path) -> DocBin:
+    with open_binary(path) as file:
+        content = file.read()
+    try:
+        return DocBin(store_user_data=True).from_bytes(content)
     except Exception as err:  # msgpack and spaCy raise what they come upon.
         raise CorpusError(path, None, f"Not a .spacy file ({type(err).__name__}).") from None
 
 
 def _get_docs(doc_bin: DocBin, path: Path) -> Iterator[Doc]:
-    docs = doc_bin.get_docs(Vocab())
     chunk: list[Doc] = []
-    for start in range(0, len(doc_bin), _CHUNK_SIZE):
+    with _restoring(path, None):
+        docs = doc_bin.get_docs(Vocab())
+        n_docs = len(doc_bin)
+    for start in range(0, n_docs, _CHUNK_SIZE):
         try:
             with _found_once(msgpack_decoders):
                 chunk.extend(islice(docs, _CHUNK_SIZE))
-        except Exception as err:  # Whatever spaCy comes upon in a broken file.
-            number = start + len(chunk) + 1
-            raise CorpusError(path, number, f"The doc cannot be restored ({err}).") from None
+        except Exception as err:
+            with _restoring(path, start + len(chunk) + 1):
+                raise err
         yield from chunk
         chunk.clear()
 

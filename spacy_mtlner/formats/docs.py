@@ -41,7 +41,13 @@ def read_docs(
     RAISES (CorpusError): If the tokenizer does not keep a text.
     """
     for record in records:
+        if record.doc is not None:
+            for _ in record.doc.spans.get(key, ()):
+                report.skip("span of the group that is replaced", record.path, record.line)
         doc, n_split = make_annotated_doc(make_doc, record, key=key, set_ents=set_ents)
+        if n_split and record.doc is not None:
+            reason = "annotation of a doc in which an entity begins or ends inside a token"
+            report.skip(reason, record.path, record.line)
         report.add_record(record)
         report.tokens += len(doc)
         report.split_tokens += n_split
@@ -91,7 +97,7 @@ def make_annotated_doc(
     ]
     write_entities(doc, entities, key)
     if set_ents:
-        write_ents(doc, entities)
+        write_ents(doc, entities, overwrite=True)
     if record.document is not None:
         doc.user_data[DOCUMENT_KEY] = record.document
     return doc, n_split

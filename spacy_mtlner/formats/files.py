@@ -1,12 +1,12 @@
 """The corpus files that a path holds, and what their output is called."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from spacy_mtlner.formats.base import CorpusError, Report
-from spacy_mtlner.formats.detect import detect_format
+from spacy_mtlner.formats.detect import detect_columns, detect_format, read_head
 
 AUTO = "auto"
 
@@ -35,22 +35,28 @@ class Source:
     path (Path): The file or folder.
     format (str): The format's name in `READERS`.
     options (dict[str, Any]): Options for its reader, as far as they were found out.
+    prefix (str): What tells its documents from those of the same name in other folders.
     """
 
     path: Path
     format: str
     options: dict[str, Any] = field(default_factory=dict)
+    prefix: str = ""
+
+    @property
+    def files(self) -> list[Path]:
+        """RETURNS (list[Path]): The files to read."""
+        if self.path.is_dir():
+            return [path for path in self.path.iterdir() if path.suffix in (".ann", ".txt")]
+        if self.format == "brat":
+            paths = (self.path.with_suffix(".ann"), self.path.with_suffix(".txt"))
+            return [path for path in paths if path.is_file()]
+        return [self.path]
 
     @property
     def size(self) -> int:
         """RETURNS (int): How many bytes there are to read."""
-        if self.path.is_dir():
-            paths = [path for path in self.path.iterdir() if path.suffix in _BRAT_SUFFIXES]
-        elif self.format == "brat":
-            paths = [self.path.with_suffix(".ann"), self.path.with_suffix(".txt")]
-        else:
-            paths = [self.path]
-        return sum(path.stat().st_size for path in paths if path.is_file())
+        return sum(path.stat().st_size for path in self.files)
 
     @property
     def name(self) -> str:
@@ -70,11 +76,18 @@ def find_sources(path: Path, format_name: str, report: Report) -> list[Source]:
     RETURNS (list[Source]): The files in order of their names.
     RAISES (CorpusError): If there is none, or the format of a file cannot be told.
     """
+    if not path.exists():
+        raise CorpusError(path, None, "Cannot be read: there is no such file or folder.")
     if not path.is_dir():
         return [_make_source(path, format_name)]
     folders = (path, *sorted(p for p in path.rglob("*") if p.is_dir()))
-    visible = (f for f in folders if not any(map(_is_hidden, f.relative_to(path).parts)))
-    sources = [source for f in visible for source in _find_in_folder(f, format_name, report)]
+    sources: list[Source] = []
+    for folder in folders:
+        inner = folder.relative_to(path)
+        if not any(map(_is_hidden, inner.parts)):
+            prefix = f"{inner.as_posix()}/" if inner.parts else ""
+            found = _find_in_folder(folder, format_name, report)
+            sources += (replace(source, prefix=prefix) for source in found)
     if not sources:
         kind = "known format" if format_name == AUTO else f"format {format_name!r}"
         raise CorpusError(path, None, f"Holds no files of a {kind}.")
@@ -84,6 +97,8 @@ def find_sources(path: Path, format_name: str, report: Report) -> list[Source]:
 def _make_source(path: Path, format_name: str) -> Source:
     if format_name == AUTO:
         return Source(path, *detect_format(path))
+    if format_name == "columns":
+        return Source(path, format_name, detect_columns(read_head(path)) or {})
     return Source(path, format_name)
 
 
@@ -105,6 +120,6 @@ def _find_in_folder(folder: Path, format_name: str, report: Report) -> Iterator[
             except CorpusError:
                 report.skip("file of no known format", path, 1)
         elif path.suffix in _SUFFIXES.get(format_name, ()):
-            yield Source(path, format_name)
+            yield _make_source(path, format_name)
         else:
             report.ignore("file of another format", path, 1)

@@ -39,7 +39,7 @@ def read_jsonl(path: Path, report: Report) -> Iterator[Record]:
                 document = value.get("document")
                 if not (document is None or isinstance(document, str)):
                     raise CorpusError(path, line, "The document's name is no string.", _EXPECTED)
-                for name in value.keys() - _RECORD_KEYS:
+                for name in sorted(value.keys() - _RECORD_KEYS):
                     report.ignore(f"key {name!r} of a record", path, line)
                 annotations = [_parse_entity(entity, path, line, report) for entity in entities]
                 yield make_record(text, annotations, path, line, report, document=document)
@@ -69,7 +69,7 @@ def _parse_entity(value: Any, path: Path, line: int, report: Report) -> Annotati
         case {"label": str(label), "spans": list(pairs)}:
             spans = parse_spans(pairs)
             if spans is not None:
-                for name in value.keys() - _ENTITY_KEYS:
+                for name in sorted(value.keys() - _ENTITY_KEYS):
                     report.ignore(f"key {name!r} of an entity", path, line)
                 return Annotation(label, spans)
     raise CorpusError(path, line, f"Not an entity: {json.dumps(value)[:80]}.", _EXPECTED)

@@ -43,22 +43,11 @@ def hash_text(text: str) -> int:
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
 
 
-def hash_runs(text: str, n: int = RUN_LENGTH) -> Hashes:
-    """Hash a text's distinct runs of characters.
-
-    A text shorter than a run is a run itself. Collisions of the 64 bits are negligible: between two
-    parts of a hundred million runs each, 0.0005 are to be expected.
-
-    text (str): The text.
-    n (int): Characters of a run.
-    RETURNS (NDArray[numpy.uint64]): The sorted hashes; none if the text is empty.
-    """
-    hashes, _ = _hash_all([text], n)
-    return _distinct(hashes)
-
-
 class RunIndex:
-    """The runs of all texts of a part.
+    """The runs of all texts of a part, as 64-bit hashes.
+
+    Collisions are negligible: between two parts of a hundred million runs each, 0.0005 are to be
+    expected.
 
     Takes eight bytes for each distinct run: about as many as the part has characters.
 
@@ -136,26 +125,6 @@ class RunIndex:
             self._hashes = _distinct(numpy.concatenate([self._hashes, *new]))
             self._waiting.clear()
             self._n_waiting = 0
-
-
-def find_near_duplicates(
-    texts: Sequence[str],
-    others: Iterable[str],
-    *,
-    min_share: float = NEAR_DUPLICATE,
-    n: int | None = None,
-) -> dict[int, float]:
-    """Find the texts of one part that stand, whole or nearly so, in another part.
-
-    texts (Sequence[str]): The texts to look for, as a corpus for evaluation.
-    others (Iterable[str]): The texts of the other part, as a corpus for training.
-    min_share (float): Share of a text's runs from which on it is a near-duplicate.
-    n (Optional[int]): Characters of a run, or None as for `RunIndex`.
-    RETURNS (dict[int, float]): The shares of the near-duplicates, by their index in `texts`.
-    """
-    shares = RunIndex(others, n=n).shares(texts)
-    found = numpy.flatnonzero((shares >= min_share) & (shares > 0))
-    return {int(i): float(shares[i]) for i in found}
 
 
 def _choose_length(texts: Iterable[str]) -> int:

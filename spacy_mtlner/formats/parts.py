@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import compress
+from itertools import compress, islice
 from pathlib import Path
 
 from spacy_mtlner.formats.base import CorpusError, Record, Report, Tally, replacing
@@ -18,6 +18,8 @@ from spacy_mtlner.formats.convert import (
 from spacy_mtlner.formats.files import AUTO, find_sources
 from spacy_mtlner.formats.overlap import NEAR_DUPLICATE, RunIndex
 from spacy_mtlner.formats.split import Split, split_records, summarise
+
+_CHUNK_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,13 @@ def _find_leaks(
 ) -> Iterator[Record]:
     """Compare the records of a part with the parts before, and add it to them."""
     own = RunIndex()
-    for record in records:
+    while chunk := [*islice(records, _CHUNK_SIZE)]:
+        texts = [record.text for record in chunk]
         for other, index in indexes.items():
-            if index.share(record.text) >= NEAR_DUPLICATE:
-                leaks.setdefault((other, name), Tally()).add(record.path, record.line)
-        own.add(record.text)
-        yield record
+            for record, share in zip(chunk, index.shares(texts), strict=True):
+                if share >= NEAR_DUPLICATE:
+                    leaks.setdefault((other, name), Tally()).add(record.path, record.line)
+        for text in texts:
+            own.add(text)
+        yield from chunk
     indexes[name] = own

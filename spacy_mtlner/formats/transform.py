@@ -81,18 +81,18 @@ def relabel(records: Iterable[Record], labels: Labels, report: Report) -> Iterat
     YIELDS (Record): The records.
     """
     for record in records:
-        entities: dict[CharEntity, None] = {}
-        for label, fragments in record.entities:
+        entities: dict[CharEntity, int] = {}
+        for (label, fragments), line in record.located:
             new = labels.names.get(label, label)
             report.labels_read.add(label)
             entity = CharEntity(new, fragments)
             if new in labels.drop or (labels.only and new not in labels.only):
-                report.ignore(f"entity with label {new!r}", record.path, record.line)
+                report.ignore(f"entity with label {new!r}", record.path, line)
             elif entity in entities:
-                report.ignore("equal to another entity after mapping", record.path, record.line)
+                report.ignore("equal to another entity after mapping", record.path, line)
             else:
-                entities[entity] = None
-        yield replace(record, entities=tuple(entities))
+                entities[entity] = line
+        yield replace(record, entities=tuple(entities), entity_lines=tuple(entities.values()))
 
 
 def split_sentences(
@@ -104,7 +104,8 @@ def split_sentences(
     """Split texts into units of some sentences, but never inside an entity's range.
 
     Sentences are those of the record's Doc where that has any, else they are found by spaCy's
-    sentencizer; a blank line ends a sentence, too. Units have no white space at their borders.
+    sentencizer; a blank line ends a sentence, too. Units have no white space at their borders,
+    but for white space in a token of the record's Doc.
 
     records (Iterable[Record]): The records.
     n_sents (int): Sentences per unit.
@@ -181,15 +182,17 @@ def _cut(record: Record, units: list[tuple[int, int]], report: Report) -> Iterat
             continue
         part = None
         if doc is not None:
-            span = doc.char_span(first, first + len(text))
-            assert span is not None  # Units begin and end where tokens do.
-            part = span.as_doc(copy_user_data=True)
-            text = part.text  # With the blank behind its last token, if there is one.
+            # Whole tokens, as a unit begins and ends where tokens do: they may hold white space.
+            tokens = doc.char_span(first, first + len(text), alignment_mode="expand")
+            assert tokens is not None  # Any text of a doc is in some tokens.
+            first = tokens.start_char
+            part = tokens.as_doc(copy_user_data=True)
+            text = part.text
         entities = tuple(
             CharEntity(label, tuple((a - first, b - first) for a, b in fragments))
             for label, fragments in group
         )
-        yield replace(record, text=text, entities=entities, doc=part)
+        yield replace(record, text=text, entities=entities, doc=part, entity_lines=None)
     if doc is not None:
         for _ in chain.from_iterable(doc.spans.values()):
             report.skip("span of another group of a split doc", record.path, record.line)

@@ -62,6 +62,7 @@ def test_what_is_skipped_is_told(tmp_path: Path) -> None:
         ([], "Making tokens needs the language"),
         (["-l", "en", "-f", "genia"], "x.jsonl:1: Not XML"),
         (["-l", "en", "-o", "x.txt"], "The report's file must be .md or .json"),
+        (["x.jsonl", "x.jsonl", "-l", "en"], "x.jsonl is named more than once"),
     ],
 )
 def test_errors(tmp_path: Path, args: list[str], message: str) -> None:

@@ -280,13 +280,15 @@ def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "annotation.conf").write_text("[entities]")
     (tmp_path / "a.a1").write_text("T1\tA 0 1")
     (tmp_path / "later.txt").write_text("not annotated")
+    (tmp_path / "lost.ann").write_text("T1\tA 0 1")
     (tmp_path / "more").mkdir()
     write_pair(tmp_path / "more", "c", name="c")
     found, report = read(tmp_path)
     assert [record.document for record in found] == ["a", "a.2", "b"]
     assert [record.text for record in found] == ["a", "a.2", "b"]
     assert {reason: tally.places for reason, tally in report.skipped.items()} == {
-        "text without an .ann file": places(tmp_path / "later.txt", 1)
+        "text without an .ann file": places(tmp_path / "later.txt", 1),
+        "annotation without a .txt file": places(tmp_path / "lost.ann", 1),
     }
     assert not report.ignored
 
@@ -304,7 +306,7 @@ def test_one_document(tmp_path: Path, suffix: str) -> None:
     [
         ([], ".", ".", "Holds no pairs of .txt and .ann files."),
         (["a.txt", "b.conf", ".c.txt", ".c.ann"], ".", ".", "Holds no pairs of .txt and .ann"),
-        (["a.txt", "a.ann", "b.ann"], ".", "b.ann", "There is no b.txt beside it."),
+        (["a.txt", "b.ann"], ".", ".", "Holds no pairs of .txt and .ann"),
         (["a.txt"], "a.txt", "a.txt", "There is no a.ann beside it."),
         (["a.ann"], "a.ann", "a.ann", "There is no a.txt beside it."),
         (["a.ann"], "a.txt", "a.txt", "Cannot be read: No such file"),

@@ -1,5 +1,6 @@
 """Conversion: what becomes what, from every format to every other one."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import spacy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from spacy.tokens import DocBin
+from spacy.tokens import DocBin, Span
 
 from spacy_mtlner.entities import read_entities
 from spacy_mtlner.formats import CharEntity, CorpusError, Record, Report, read_corpus
@@ -181,6 +182,95 @@ def test_failures_leave_nothing_behind(folder: Path, tmp_path: Path) -> None:
         convert(path, output, Report(), EN, format_name="jsonl")
     assert output.read_bytes() == b"old"
     assert {*tmp_path.iterdir()} == {output, folder}
+
+
+def test_nothing_else_is_removed(folder: Path, tmp_path: Path) -> None:
+    source = (folder / "train.jsonl").rename(tmp_path / "x.jsonl.part")
+    (tmp_path / "keep.part").mkdir()
+    (tmp_path / "keep.part" / "file").touch()
+    convert(source, tmp_path / "x.jsonl", Report(), EN, format_name="jsonl")
+    convert(source, tmp_path / "keep", Report(), EN, format_name="jsonl", writer="brat")
+    assert source.read_text() == LINE and (tmp_path / "keep.part" / "file").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("in", "x.jsonl", "x.jsonl.part", "keep", "keep.part")
+    }
+
+
+def test_links_and_devices_stay(folder: Path, tmp_path: Path) -> None:
+    target, link = tmp_path / "target.jsonl", tmp_path / "link.jsonl"
+    link.symlink_to(target)
+    convert(folder / "train.jsonl", link, Report(), EN)
+    assert link.is_symlink() and target.read_text() == LINE
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(CorpusError, match="no regular file"):
+        convert(folder / "train.jsonl", tmp_path / "pipe.jsonl", Report(), EN)
+
+
+def test_brat_files_are_not_overwritten(folder: Path) -> None:
+    for path in (folder / "b", folder / "b/x.ann"):
+        with pytest.raises(CorpusError, match="The output is the input, too"):
+            plan_jobs(path, str(folder / "b/x.txt"), Report(), writer="jsonl")
+
+
+def test_columns_are_found_out_where_the_format_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("a\tB-X\tB-Y\tO\nb\tI-X\tO\tO\n")
+    report = Report()
+    convert(path, tmp_path / "x.jsonl", report, EN, format_name="columns")
+    assert report.entities == {"X": 1, "Y": 1}
+
+
+def test_documents_of_one_name_are_told_apart(folder: Path, tmp_path: Path) -> None:
+    (folder / "c").mkdir()
+    for name in ("x.ann", "x.txt"):
+        (folder / "c" / name).write_text((folder / "b" / name).read_text())
+    (output,) = convert(folder, tmp_path / "all.jsonl", Report(), replace(EN, n_sents=1))
+    found = [record.document for record in read_corpus(output, "jsonl", Report())]
+    assert found[-2:] == ["b/x", "c/x"]
+    convert(output, tmp_path / "all", Report(), EN, writer="brat")
+    assert len([*(tmp_path / "all").glob("*.ann")]) == len(found)
+
+
+def test_labels_are_counted_where_they_stand(folder: Path, tmp_path: Path) -> None:
+    (folder / "b/x.ann").write_text("T1\tPER 0 3\tAda\nT2\tPER 8 11\tBob\nT3\tX 0 3\tAda\n")
+    report = Report()
+    how = Settings(labels=Labels.parse(drop=["X"]))
+    convert(folder / "b", tmp_path / "x.jsonl", report, how)
+    assert report.ignored["entity with label 'X'"].places == [f"{folder / 'b/x.ann'}:3"]
+
+
+def test_groups_that_cannot_stay_are_counted(tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    doc = nlp.make_doc("Ada met Bob")
+    doc.set_ents([Span(doc, 2, 3, label="OLD")])
+    doc.spans["a"] = [Span(doc, 0, 1, label="A")]
+    doc.spans["mtlner"] = [Span(doc, 0, 1, label="B"), Span(doc, 2, 3, label="B")]
+    path = tmp_path / "x.spacy"
+    DocBin(docs=[doc]).to_disk(path)
+    report = Report()
+    how = Settings(set_ents=True, options={"input_key": "a"})
+    (output,) = convert(path, tmp_path / "y.spacy", report, how)
+    assert report.skipped["span of the group that is replaced"].count == 2
+    assert report.not_in_ents == 0
+    (again,) = DocBin().from_disk(output).get_docs(nlp.vocab)
+    assert [ent.label_ for ent in again.ents] == ["A"], "the converted entities alone"
+    report = Report()
+    convert(path, tmp_path / "y.jsonl", report, Settings())
+    assert report.ignored["span of another group of a doc"].count == 1
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [({"spans_key": ""}, "--spans-key is empty"), ({"tag_scheme": "IOB"}, "--tag-scheme 'IOB'")],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings(**settings)
+
+
+def test_ents_need_an_output_that_has_them(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"--ents writes doc\.ents, which"):
+        convert(folder / "train.jsonl", tmp_path / "x.jsonl", Report(), Settings(set_ents=True))
 
 
 def test_losses_need_consent(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ GENIA = '<?xml version="1.0"?>\n<set><article><title><sentence>a</sentence></tit
         (json.dumps(json.loads(CBLUE), indent=2), "cmeee"),
         ("no entity|||\nfever|||0    4    sym|||\n", "cmeee"),
         (GENIA, "genia"),
+        ("[病因]不明|||1    2    sym|||\n", "cmeee"),
+        ("<user>\tO\n|||\tO\nAda\tB-PER\n", "columns"),
         ("Ada\tB-PER\nmet\tO\n", "columns"),
     ],
 )
@@ -56,6 +58,19 @@ def test_what_cannot_be_told(tmp_path: Path, content: str) -> None:
         detect_format(path)
 
 
+def test_a_header_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.csv"
+    path.write_text("Word,POS,Tag\nAda,NNP,B-PER\nmet,VBD,O\n")
+    with pytest.raises(CorpusError, match=r"corpus\.csv:1: Looks like a header"):
+        detect_format(path)
+
+
+def test_a_file_beside_brat_files(tmp_path: Path) -> None:
+    (tmp_path / "a.ann").touch()
+    (tmp_path / "a.jsonl").write_text(INTERCHANGE)
+    assert detect_format(tmp_path / "a.jsonl") == ("jsonl", {})
+
+
 def options(separator: str | None, token: int, *tags: int, **others: Any) -> dict[str, Any]:
     return {"separator": separator, "token_column": token, "tag_columns": [*tags], **others}
 
@@ -83,6 +98,7 @@ def options(separator: str | None, token: int, *tags: int, **others: Any) -> dic
         # Several labels in a cell.
         ("flu\tB-DIS,B-SYM|is\tO", options("\t", 0, 1, tag_separator=",")),
         ("#\tO|1\tO|tag\tB-X", options("\t", 0, 1)),
+        ("a1\tO|b2\tB-X", options("\t", 0, 1)),
         ("a b c|d e f", None),
     ],
 )

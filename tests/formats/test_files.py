@@ -36,9 +36,9 @@ def test_auto(folder: Path) -> None:
     report = Report()
     assert find_sources(folder, "auto", report) == [
         Source(folder / "train.jsonl", "jsonl"),
-        Source(folder / "b/dev.conll", "columns", FOUND),
-        Source(folder / "c", "brat"),
-        Source(folder / "c/more.conll", "columns", FOUND),
+        Source(folder / "b/dev.conll", "columns", FOUND, "b/"),
+        Source(folder / "c", "brat", {}, "c/"),
+        Source(folder / "c/more.conll", "columns", FOUND, "c/"),
     ]
     assert report.skipped["file of no known format"].places == [f"{folder / 'b/notes.docx'}:1"]
     assert report.ignored["file about the corpus"].count == 1
@@ -94,6 +94,5 @@ def test_name(name: str, expected: str) -> None:
 
 
 def test_size(folder: Path) -> None:
-    brat = Source(folder / "c", "brat").size
-    assert brat == Source(folder / "c/d1.ann", "brat").size + len("[entities]") == 15 + 11 + 10
+    assert Source(folder / "c", "brat").size == Source(folder / "c/d1.ann", "brat").size == 15 + 11
     assert Source(folder / "b/dev.conll", "columns").size == len(COLUMNS)

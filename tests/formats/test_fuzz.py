@@ -1,13 +1,16 @@
 """Broken input of every format: either it is read, or an error names the file and the line."""
 
+import copy
 import json
 import os
 import random
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import spacy
+import srsly
 from spacy.cli import app
 from spacy.tokens import DocBin
 from typer.testing import CliRunner
@@ -15,7 +18,9 @@ from typer.testing import CliRunner
 import spacy_mtlner.cli  # noqa: F401
 from spacy_mtlner.entities import Entity, write_entities
 from spacy_mtlner.formats import READERS, CorpusError, Report, read_corpus
+from spacy_mtlner.formats.convert import WRITER_SUFFIXES, Settings, plan_jobs, run_jobs
 from spacy_mtlner.formats.docs import make_annotated_doc, read_char_entities
+from spacy_mtlner.formats.files import AUTO
 
 NLP = spacy.blank("en")
 
@@ -86,10 +91,27 @@ TOKENS = [
 
 
 def mutate(content: bytes, rng: random.Random) -> bytes:
-    """Break a file in up to three ways."""
+    """Break a file in up to three ways; what is compressed, mostly within."""
+    if content[:1] == b"\x78" and rng.random() < 0.9:
+        return zlib.compress(mutate_message(zlib.decompress(content), rng))
     for _ in range(rng.randint(1, 3)):
         content = mutate_once(content, rng)
     return content
+
+
+def mutate_message(content: bytes, rng: random.Random) -> bytes:
+    """Break a DocBin's message: its bytes, or one of its parts."""
+    if rng.random() < 0.5:
+        return mutate_once(content, rng)
+    message = srsly.msgpack_loads(content)
+    name = rng.choice(sorted(message))
+    values = [None, 0, -1, "text", b"", b"\xff" * 7, [], [None], [[]], [{}], {}, {"a": 1}]
+    broken = rng.choice([*values, copy.deepcopy(message[rng.choice(sorted(message))])])
+    if isinstance(message[name], list) and message[name] and rng.random() < 0.5:
+        message[name][rng.randrange(len(message[name]))] = broken
+    else:
+        message[name] = broken
+    return srsly.msgpack_dumps(message)
 
 
 def mutate_once(content: bytes, rng: random.Random) -> bytes:
@@ -193,6 +215,33 @@ def test_fuzz_long(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     folder.mkdir()
     fuzz(name, int(os.environ.get("MTLNER_FUZZ", "10000")), folder)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_fuzz_conversion(name: str, tmp_path: Path) -> None:
+    """With the format found out or named, to every format, in units of sentences, strictly."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    n_done = 0
+    for seed in range(150):
+        rng = random.Random(seed)
+        path = write(name, mutate(rng.choice(SEEDS[name]), rng), folder, rng)
+        writer = rng.choice(list(WRITER_SUFFIXES))
+        output = tmp_path / f"out{seed}{WRITER_SUFFIXES[writer]}"
+        report = Report(strict=rng.random() < 0.2)
+        how = Settings(lang="en", lossy=rng.random() < 0.8, n_sents=rng.choice((None, 1, 2)))
+        format_name = rng.choice((AUTO, name))
+        try:
+            jobs = plan_jobs(path, str(output), report, format_name=format_name, writer=writer)
+            run_jobs(jobs, how, report)
+            n_done += 1
+        except CorpusError as err:
+            assert str(err).startswith(str(err.path)), err
+            assert not output.exists()
+        except BaseException:
+            print(f"{name}, seed {seed}, {format_name} to {writer}: {how}")
+            raise
+    assert n_done > 5
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -3,7 +3,6 @@
 import unicodedata
 from pathlib import Path
 
-import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +12,6 @@ from spacy_mtlner.formats.overlap import (
     RUN_LENGTH,
     SPACED_RUN_LENGTH,
     RunIndex,
-    find_near_duplicates,
-    hash_runs,
     hash_text,
 )
 
@@ -36,14 +33,6 @@ def find_share(text: str, others: list[str], n: int) -> float:
     return len(runs & known) / len(runs) if runs else 0.0
 
 
-@given(text=texts, n=run_lengths)
-def test_runs(text: str, n: int) -> None:
-    hashes = hash_runs(text, n)
-    assert hashes.dtype == numpy.uint64
-    assert len(hashes) == len(find_runs(text, n))
-    assert (hashes[1:] > hashes[:-1]).all()
-
-
 @given(searched=st.lists(texts, max_size=4), part=st.lists(texts, max_size=4), n=run_lengths)
 def test_shares(searched: list[str], part: list[str], n: int) -> None:
     expected = [find_share(text, part, n) for text in searched]
@@ -51,17 +40,6 @@ def test_shares(searched: list[str], part: list[str], n: int) -> None:
     assert len(index) == len({run for text in part for run in find_runs(text, n)})
     assert index.shares(searched).tolist() == expected
     assert [index.share(text) for text in searched] == expected
-
-
-@given(
-    searched=st.lists(texts, max_size=4),
-    part=st.lists(texts, max_size=4),
-    min_share=st.sampled_from([0.0, 0.3, 0.5, 1.0]),
-)
-def test_near_duplicates(searched: list[str], part: list[str], min_share: float) -> None:
-    shares = {i: find_share(text, part, 2) for i, text in enumerate(searched)}
-    expected = {i: share for i, share in shares.items() if share and share >= min_share}
-    assert find_near_duplicates(searched, part, min_share=min_share, n=2) == expected
 
 
 @given(part=st.lists(texts, max_size=8), searched=st.lists(texts, max_size=8))
@@ -100,8 +78,8 @@ def test_near_duplicates_by_default(text: str, end: str, n: int) -> None:
     changed = text[:-3] + end
     texts = ["another text altogether", changed, text.upper()]
     n_runs = len(changed.replace(" ", "")) - n + 1
-    assert find_near_duplicates(texts, [text]) == {1: (n_runs - 3) / n_runs, 2: 1.0}
-    assert find_near_duplicates(texts, []) == {}
+    assert RunIndex([text]).shares(texts).tolist() == [0.0, (n_runs - 3) / n_runs, 1.0]
+    assert RunIndex().shares(texts).tolist() == [0.0] * 3
 
 
 def test_order_and_place_of_characters_count() -> None:
@@ -121,8 +99,8 @@ def test_text_hashes_are_the_same_everywhere() -> None:
 
 
 def test_a_run_has_characters() -> None:
-    with pytest.raises(ValueError, match="at least 1 character, not 0"):
-        hash_runs("a", 0)
+    with pytest.raises(ValueError, match="at least 1 character, not -1"):
+        len(RunIndex(["a"], n=-1))
 
 
 @pytest.mark.slow

@@ -143,6 +143,20 @@ def test_units_of_docs_keep_tokens_and_annotation() -> None:
     assert n_split == 0 and read_char_entities(last) == [CharEntity("X", ((0, 3),))]
 
 
+@given(
+    words=st.lists(st.sampled_from([".", "a", "\n\n", "\n\nb", "c \n", " ", "!"]), max_size=8),
+    n_sents=st.integers(1, 3),
+)
+def test_units_of_any_doc(words: list[str], n_sents: int) -> None:
+    """Tokens may hold white space."""
+    doc = Doc(NLP.vocab, words=words)
+    found, _ = split(replace(make(doc.text), doc=doc), n_sents)
+    tokens = [t.text for unit in found for t in unit.doc or ()]
+    assert [word for word in tokens if word.strip()] == [word for word in words if word.strip()]
+    for unit in found:
+        assert unit.doc is not None and unit.doc.text == unit.text
+
+
 def test_litbank(data_dir: Path) -> None:
     from spacy_mtlner.formats.brat import read_brat
 
