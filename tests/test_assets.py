@@ -22,7 +22,7 @@ def checker() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["news_zh", "reactions_en"])
+@pytest.mark.parametrize("name", ["news_zh", "reactions_en", "bio_en"])
 def test_corpus_has_no_findings_and_the_promised_size(checker: ModuleType, name: str) -> None:
     assert checker.check(ASSETS / name).findings == []
     for part, size in PARTS.items():
@@ -53,3 +53,10 @@ def test_reactions_have_many_discontinuous_entities(part: str) -> None:
     entities = [entity for line in lines for entity in json.loads(line)["entities"]]
     discontinuous = sum(len(entity["spans"]) > 1 for entity in entities)
     assert discontinuous / len(entities) >= 0.15
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_bio_has_many_nested_entities(checker: ModuleType, part: str) -> None:
+    counts = checker.check(ASSETS / "bio_en").counts[part]
+    assert counts.nested / counts.entities >= 0.25 and counts.discontinuous == 0
+    assert set(counts.labels) == {"protein", "DNA", "RNA", "cell_type", "cell_line"}
