@@ -60,3 +60,17 @@ def test_bio_has_many_nested_entities(checker: ModuleType, part: str) -> None:
     counts = checker.check(ASSETS / "bio_en").counts[part]
     assert counts.nested / counts.entities >= 0.25 and counts.discontinuous == 0
     assert set(counts.labels) == {"protein", "DNA", "RNA", "cell_type", "cell_line"}
+
+
+@pytest.mark.parametrize("path", sorted(ASSETS.glob("descriptions_*.json")), ids=lambda p: p.stem)
+def test_descriptions(path: Path) -> None:
+    """Those of a shipped corpus are for its labels; no two are the same."""
+    descriptions = json.loads(path.read_text(encoding="utf-8"))
+    corpus = ASSETS / path.stem.removeprefix("descriptions_")
+    if corpus.is_dir():
+        lines = (corpus / "train.jsonl").read_text(encoding="utf-8").splitlines()
+        labels = {entity["label"] for line in lines for entity in json.loads(line)["entities"]}
+        assert descriptions.keys() == labels | {"O"}
+    assert "O" in descriptions
+    assert all(text.strip() for text in descriptions.values())
+    assert len({*descriptions.values()}) == len(descriptions)

@@ -8,7 +8,7 @@ from spacy.schemas import ConfigSchemaTraining
 from spacy.util import load_config, load_model_from_config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.cfg"))
-RECIPES = sorted({path.stem.rsplit("_", 1)[0] for path in CONFIGS})
+RECIPES = sorted(path.stem[:-3] for path in CONFIGS if path.stem.endswith("_zh"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -25,11 +25,14 @@ def test_config_builds_its_pipeline(path: Path) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_languages_of_a_recipe_differ_in_the_embedding_only(recipe: str) -> None:
     zh, en = (
-        load_config(path) for path in sorted(CONFIGS, reverse=True) if path.stem[:-3] == recipe
+        load_config(path)
+        for path in sorted(CONFIGS, reverse=True)
+        if path.stem in (f"{recipe}_zh", f"{recipe}_en")
     )
     for config in (zh, en):
         del config["nlp"]["lang"]
-        tok2vec = config["components"]["crf_ner"]["model"]["tok2vec"]
+        (name,) = config["nlp"]["pipeline"]
+        tok2vec = config["components"][name]["model"]["tok2vec"]
         if "embed" in tok2vec:
             del tok2vec["embed"]
         else:

@@ -14,7 +14,9 @@ POINTS = [
 ]
 EXPECTED = {
     ("spacy_factories", "crf_ner"),
+    ("spacy_factories", "pointer_ner"),
     ("spacy_architectures", "spacy_mtlner.CRFTagger.v1"),
+    ("spacy_architectures", "spacy_mtlner.PointerTagger.v1"),
     ("spacy_architectures", "spacy_mtlner.TransformerEncoder.v1"),
     ("spacy_architectures", "spacy_mtlner.CharacterEmbed.v1"),
     ("spacy_scorers", "spacy_mtlner.entity_scorer.v1"),

@@ -1,10 +1,22 @@
 """The components' losses: pure functions of scores, targets and the examples' weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, logsigmoid
+from torch.utils.checkpoint import checkpoint
 
 from spacy_mtlner.nn.crf import crf_log_likelihood
+from spacy_mtlner.nn.pointer import (
+    SPAN_CHUNK,
+    PointerScores,
+    list_spans,
+    running_sums,
+    span_logits,
+)
 from spacy_mtlner.nn.ragged import group_rows
 from spacy_mtlner.nn.tagger import CRFScores
 
@@ -45,3 +57,112 @@ def crf_loss(
         )
         losses = losses.index_copy(0, group.rows, -log_likelihood)
     return weighted_mean(losses, weights, annotated)
+
+
+class PointerGold(NamedTuple):
+    """Targets of the pointers and of the classification, of a batch whose tokens follow each other.
+
+    starts (Tensor): Whether an entity of a type begins at a token, shape (n_tokens, n_types).
+    ends (Tensor): Whether one ends with a token, shape (n_tokens, n_types).
+    spans (Tensor): First token, length less 1 and type of each entity, shape (n_spans, 3), int64.
+    classes (Tensor): A token's shares in the types and in "O", shape (n_tokens, n_types + 1).
+    known (Tensor): Whether a token's annotation is known, shape (n_tokens,), bool.
+    """
+
+    starts: Tensor
+    ends: Tensor
+    spans: Tensor
+    classes: Tensor
+    known: Tensor
+
+
+def pointer_loss(
+    scores: PointerScores,
+    gold: PointerGold,
+    lengths: Sequence[int],
+    weights: Tensor,
+    annotated: Tensor,
+    *,
+    beta: float | None,
+    positive_weight: float,
+    match_spans: bool,
+) -> Tensor:
+    """Joint loss of pointers and classification: beta L_pointers + (1 - beta) L_classes (eq. 15).
+
+    L_pointers is the binary cross-entropy of starts and ends (eq. 13, with the negative part of
+    the cross-entropy, which the paper leaves out), and of spans where they are matched; L_classes
+    the cross-entropy of a token's shares (eq. 14, where the paper swaps prediction and target).
+    Both are sums over types, per token of the annotated examples.
+
+    Where beta is learned, -log beta - log(1 - beta) is added: without it, all weight would go to
+    the task of the smaller loss.
+
+    scores (PointerScores): The scores.
+    gold (PointerGold): The targets.
+    lengths (Sequence[int]): The rows' lengths.
+    weights (Tensor): Weight of each row, shape (n_rows,).
+    annotated (Tensor): Whether a row is annotated for the task, shape (n_rows,), bool.
+    beta (Optional[float]): The weight of the pointers; None to learn it.
+    positive_weight (float): Weight of starts, ends and spans that are there, relative to others.
+    match_spans (bool): Whether spans are scored.
+    RETURNS (Tensor): The batch's loss, a scalar.
+    """
+    device = scores.starts.device
+    sizes = torch.tensor(lengths, device=device)
+    row_weights = weights * annotated / (sizes * annotated).sum().clamp(min=1)
+    token_weights = row_weights.repeat_interleave(sizes) * gold.known  # (n_tokens,)
+    cross_entropy = partial(
+        binary_cross_entropy_with_logits,
+        reduction="none",
+        pos_weight=scores.starts.new_tensor(positive_weight),
+    )
+    losses = cross_entropy(scores.starts, gold.starts) + cross_entropy(scores.ends, gold.ends)
+    pointers = token_weights @ losses.sum(1)
+    if match_spans:
+        row_ends = sizes.cumsum(0).repeat_interleave(sizes)
+        pointers = pointers + _span_loss(scores, gold, row_ends, token_weights, cross_entropy)
+    if scores.classes.shape[1] == 0:
+        return pointers
+    losses = -(log_softmax(scores.classes, dim=1) * gold.classes).sum(1)
+    classes = (losses * token_weights).sum()
+    if beta is not None:
+        return beta * pointers + (1 - beta) * classes
+    learned = scores.balance.sigmoid().squeeze()
+    barrier = (logsigmoid(scores.balance) + logsigmoid(-scores.balance)).squeeze()
+    # By how much the batch counts: one that teaches nothing must not move beta either.
+    return learned * pointers + (1 - learned) * classes - token_weights.sum() * barrier
+
+
+def _span_loss(
+    scores: PointerScores,
+    gold: PointerGold,
+    row_ends: Tensor,
+    token_weights: Tensor,
+    cross_entropy: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Sum of all spans' losses, each with the weight of its first token."""
+    sums = running_sums(scores.span_tokens)
+    # A span over a token of which nothing is known may be an entity or not.
+    n_unknown = torch.cat([row_ends.new_zeros(1), (~gold.known).cumsum(0)])
+
+    def sum_losses(start: int, sums: Tensor, *parts: Tensor) -> Tensor:
+        scores = PointerScores(*parts)
+        behind = min(start + SPAN_CHUNK, len(row_ends))
+        index = torch.arange(start, behind, device=row_ends.device)
+        firsts, offsets = list_spans(index, row_ends[index], len(scores.span_lengths))
+        logits = span_logits(scores, sums, firsts, offsets)  # (n_spans, n_types)
+        targets = torch.zeros_like(logits)
+        is_here = (gold.spans[:, 0] >= start) & (gold.spans[:, 0] < behind)
+        first, offset, label = gold.spans[is_here].T.contiguous()
+        targets[torch.searchsorted(firsts, first) + offset, label] = 1
+        is_known = n_unknown[firsts + offsets + 1] == n_unknown[firsts]
+        return (token_weights[firsts] * is_known) @ cross_entropy(logits, targets).sum(1)
+
+    if len(row_ends) <= SPAN_CHUNK:
+        return sum_losses(0, sums, *scores)
+    # The features of all spans would take some 10 kB a token: they are made anew for the gradient.
+    losses = [
+        checkpoint(sum_losses, start, sums, *scores, use_reentrant=False)
+        for start in range(0, len(row_ends), SPAN_CHUNK)
+    ]
+    return torch.stack(losses).sum()

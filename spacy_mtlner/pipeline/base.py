@@ -5,8 +5,9 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, ClassVar, Literal
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Any, Literal
 
 import numpy
 import torch
@@ -26,13 +27,13 @@ from spacy_mtlner.entities import (
     align_entities,
     read_entities,
     read_ents,
-    select_flat,
     write_entities,
     write_ents,
 )
 from spacy_mtlner.scoring import score_names
 
 GoldSource = Literal["auto", "spans", "ents"]
+_PREDICTED_TOKENS = 8192  # Predicted at once: larger batches of docs take memory, but no less time.
 WEIGHT = "mtlner_weight"  # Key of a sample's weight in the reference's user_data.
 
 
@@ -99,8 +100,6 @@ class EntityComponent(TrainablePipe):
     learn_rate_factor (float): The head's learning rate relative to the optimizer's.
     scorer (Optional[Callable]): Scores examples, given all settings as keyword arguments.
     """
-
-    is_flat: ClassVar[bool] = False  # Represents contiguous entities that do not overlap, only.
 
     def __init__(
         self,
@@ -206,7 +205,23 @@ class EntityComponent(TrainablePipe):
         if not sample:
             sample = [Doc(self.vocab, words=["text"])]
         self.model.set_dim("nO", self.n_outputs, force=True)
+        self.initialize_model(sample)
+
+    def initialize_model(self, sample: list[Doc]) -> None:
+        """Initialise the model, whose dimension nO is set.
+
+        sample (list[Doc]): Some docs; at least one has tokens.
+        """
         self.model.initialize(X=sample)
+
+    def make_inputs(self, docs: list[Doc], *, is_train: bool) -> Any:
+        """Make the model's input: the docs, and whatever else the scores depend on.
+
+        docs (list[Doc]): The docs.
+        is_train (bool): Whether gradients will be asked for.
+        RETURNS (Any): The input.
+        """
+        return docs
 
     def _check_report(self, report: GoldReport, keys: set[str]) -> None:
         places = {"spans": f"doc.spans[{self.key!r}]", "ents": "doc.ents"}
@@ -246,9 +261,8 @@ class EntityComponent(TrainablePipe):
             )
         if report.n_dropped:
             warnings.warn(
-                f"{self.name}: {report.n_dropped} overlapping or discontinuous gold entities are "
-                f"left out; the component learns contiguous ones that do not overlap "
-                f"({report.labels.total()} are kept).",
+                f"{self.name}: {report.n_dropped} gold entities are left out: the component learns "
+                f"{self.representable} ({report.labels.total()} are kept).",
                 stacklevel=3,
             )
         logger.info(
@@ -299,13 +313,10 @@ class EntityComponent(TrainablePipe):
         if source is None or not self._is_annotated(reference, source):
             return None
         entities = read_ents(reference) if source == "ents" else read_entities(reference, self.key)
-        n_dropped = 0
-        if self.is_flat:
-            flat = select_flat(entities)
-            n_dropped = len(entities) - len(flat)
-            entities = flat
         tokens = TokenMap.of(example)
         aligned, unaligned = align_entities(example, entities, tokens)
+        kept = self.select_representable(aligned)
+        n_dropped = len(aligned) - len(kept)
         ranges = [fragment for entity in unaligned for fragment in entity.fragments]
         if source == "ents":
             missing = numpy.flatnonzero(reference.to_array("ENT_IOB") == 0)
@@ -314,10 +325,23 @@ class EntityComponent(TrainablePipe):
         if ranges:
             unknown = numpy.zeros(len(example.predicted), dtype=bool)
             unknown[numpy.concatenate([tokens.touched(*range_) for range_ in ranges])] = True
-            for entity in aligned:  # What stands beside it in a token is known by the entity.
+            for entity in kept:  # What stands beside it in a token is known by the entity.
                 unknown[entity.start : entity.end] = False
         weight = float(reference.user_data.get(WEIGHT, 1.0))
-        return Gold(aligned, unknown, weight, len(unaligned), n_dropped)
+        return Gold(kept, unknown, weight, len(unaligned), n_dropped)
+
+    @property
+    def representable(self) -> str:
+        """RETURNS (str): What entities the component can represent, for a warning."""
+        return "all"
+
+    def select_representable(self, entities: list[Entity]) -> list[Entity]:
+        """Select the entities that the component can represent; the others are counted.
+
+        entities (list[Entity]): Gold entities of a doc.
+        RETURNS (list[Entity]): Those that can be learned.
+        """
+        return entities
 
     def _is_annotated(self, doc: Doc, source: str) -> bool:
         if source == "spans":
@@ -341,10 +365,17 @@ class EntityComponent(TrainablePipe):
         RETURNS (list[list[Entity]]): Each doc's entities.
         """
         docs = list(docs)
-        if not any(len(doc) for doc in docs):
-            return [[] for _ in docs]
-        self._require_initialized()
-        return self.decode(docs, self.model.predict(docs))
+        starts = numpy.cumsum([0, *map(len, docs)])[:-1]
+        entities: list[list[Entity]] = []
+        for _, group in groupby(zip(starts // _PREDICTED_TOKENS, docs, strict=True), itemgetter(0)):
+            part = [doc for _, doc in group]
+            if any(len(doc) for doc in part):
+                self._require_initialized()
+                scores = self.model.predict(self.make_inputs(part, is_train=False))
+                entities.extend(self.decode(part, scores))
+            else:
+                entities.extend([] for _ in part)
+        return entities
 
     def _require_initialized(self) -> None:
         if not self.is_initialized:
@@ -397,7 +428,8 @@ class EntityComponent(TrainablePipe):
             return losses
         self._require_initialized()
         set_dropout_rate(self.model, drop)
-        scores, backprop = self.model.begin_update([eg.predicted for eg in examples])
+        inputs = self.make_inputs([eg.predicted for eg in examples], is_train=True)
+        scores, backprop = self.model.begin_update(inputs)
         loss, d_scores = self.get_loss(examples, scores)
         backprop(d_scores)
         if sgd:  # `spacy train` passes False.

@@ -17,7 +17,7 @@ from thinc.api import Config, Model
 from torch import Tensor
 
 from spacy_mtlner.codecs.tags import Spans, TagScheme, ranges
-from spacy_mtlner.entities import DEFAULT_KEY, Entity
+from spacy_mtlner.entities import DEFAULT_KEY, Entity, select_flat
 from spacy_mtlner.nn.crf import crf_decode, crf_path_marginals
 from spacy_mtlner.nn.losses import crf_loss
 from spacy_mtlner.nn.ragged import group_rows
@@ -97,8 +97,6 @@ class CRFEntityRecognizer(EntityComponent):
     entity stands there, its end included. Settings: see `EntityComponent`.
     """
 
-    is_flat = True
-
     @property
     def tag_scheme(self) -> TagScheme:
         """RETURNS (TagScheme): The tags of the present labels."""
@@ -108,6 +106,19 @@ class CRFEntityRecognizer(EntityComponent):
     def n_outputs(self) -> int:
         """RETURNS (int): The number of tags."""
         return len(self.tag_scheme)
+
+    @property
+    def representable(self) -> str:
+        """RETURNS (str): What entities the component can represent."""
+        return "contiguous ones that do not overlap"
+
+    def select_representable(self, entities: list[Entity]) -> list[Entity]:
+        """Select contiguous entities that do not overlap: see `select_flat`.
+
+        entities (list[Entity]): Gold entities of a doc.
+        RETURNS (list[Entity]): Those that can be learned.
+        """
+        return select_flat(entities)
 
     def decode(self, docs: Sequence[Doc], scores: CRFScores) -> list[list[Entity]]:
         """Find the best tag sequence of each doc and read its entities.

@@ -1,0 +1,152 @@
+"""The architecture of `pointer_ner`: tok2vec, optional recurrent layer, pointers, descriptions."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+from spacy.tokens import Doc
+from thinc.api import ArgsKwargs, Model
+from thinc.types import Floats2d
+
+from spacy_mtlner.models.torch_layer import Rows, TorchShim, build, get_module_shim, torch_layer
+from spacy_mtlner.nn.pointer import PointerScores, PointerTagger
+from spacy_mtlner.nn.rnn import RNNKind
+
+
+def _ignore(d_rows: Rows) -> None:
+    """The gradient of descriptions that are not learned."""
+
+
+class PointerInputs(NamedTuple):
+    """Docs, and the encoded descriptions of the types and of "O".
+
+    docs (list[Doc]): The docs.
+    descriptions (Rows): The vectors of each description's tokens; empty without descriptions.
+    backprop (Callable[[Rows], None]): Takes the gradient of these vectors to the encoder.
+    """
+
+    docs: list[Doc]
+    descriptions: Rows
+    backprop: Callable[[Rows], None] = _ignore
+
+
+def build_pointer_tagger_v1(
+    tok2vec: Model[list[Doc], list[Floats2d]],
+    rnn: RNNKind | None = "lstm",
+    hidden_width: int = 128,
+    depth: int = 1,
+    match_width: int = 64,
+    max_length: int = 32,
+    description_length: int = 16,
+    dropout: float | None = None,
+) -> Model[PointerInputs, PointerScores]:
+    """Build pointers and a classification by descriptions over any tok2vec layer, inline or a
+    listener.
+
+    tok2vec (Model[list[Doc], list[Floats2d]]): One vector per token.
+    rnn (Optional[RNNKind]): "lstm" or "gru" for a bidirectional recurrent layer, None for none.
+    hidden_width (int): Size of the recurrent layer's output, both directions together.
+    depth (int): Number of recurrent layers.
+    match_width (int): Number of features by which spans are scored.
+    max_length (int): The longest entity, in tokens.
+    description_length (int): How many tokens of a description are read.
+    dropout (Optional[float]): Dropout rate of the head; None follows `training.dropout`.
+    RETURNS (Model[PointerInputs, PointerScores]): The model; dimension nO is the number of types,
+        attribute "described" tells whether the batches hold descriptions.
+    RAISES (ValueError): If a length or width is below 1.
+    """
+    sizes = {
+        "match_width": match_width,
+        "max_length": max_length,
+        "description_length": description_length,
+    }
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"spacy_mtlner.PointerTagger.v1: {name} must be at least 1: {size}.")
+    builder = partial(
+        _build_tagger,
+        rnn=rnn,
+        hidden_width=hidden_width,
+        depth=depth,
+        match_width=match_width,
+        max_length=max_length,
+    )
+    tagger = torch_layer("pointer_tagger", builder, _convert_outputs, dropout=dropout)
+    model: Model[PointerInputs, PointerScores] = Model(
+        "pointers",
+        _forward,
+        init=_init,
+        dims={"nO": None},
+        layers=[tok2vec, tagger],
+        refs={"tok2vec": tok2vec, "output_layer": tagger},
+        attrs={
+            "described": True,
+            "max_length": max_length,
+            "description_length": description_length,
+            "resize_output": _resize_output,
+        },
+    )
+    return model
+
+
+def _build_tagger(*, nI: int, nO: int, description_length: int, **settings: Any) -> PointerTagger:
+    return PointerTagger(nI, nO, description_length=description_length, **settings)
+
+
+def _forward(
+    model: Model[PointerInputs, PointerScores], inputs: PointerInputs, is_train: bool
+) -> tuple[PointerScores, Callable[[PointerScores], list[Doc]]]:
+    docs, descriptions, backprop_descriptions = inputs
+    tok2vec, tagger = model.layers  # Not the references, which a copy of the model lacks.
+    rows, backprop_rows = tok2vec(docs, is_train)
+    scores, backprop_scores = tagger([*rows, *descriptions], is_train)
+
+    def backprop(d_scores: PointerScores) -> list[Doc]:
+        d_rows = backprop_scores(d_scores)
+        backprop_descriptions(d_rows[len(docs) :])
+        return cast(list[Doc], backprop_rows(d_rows[: len(docs)]))
+
+    return scores, backprop
+
+
+def _init(model: Model, X: PointerInputs | None = None, Y: Any = None) -> None:
+    """Initialise the tok2vec layer, whose width is known only then, and build the heads on it."""
+    tok2vec, tagger = model.get_ref("tok2vec"), model.get_ref("output_layer")
+    docs = X.docs if X is not None else None
+    tok2vec.initialize(X=docs)
+    width = max(row.shape[1] for row in tok2vec.predict(docs))  # An empty doc's may be 0.
+    tagger.set_dim("nI", width)
+    tagger.set_dim("nO", model.get_dim("nO"))
+    build(tagger, **_settings(model))
+
+
+def _settings(model: Model) -> dict[str, int]:
+    tagger = model.get_ref("output_layer")
+    length = model.attrs["description_length"] if model.attrs["described"] else 0
+    return {"nI": tagger.get_dim("nI"), "nO": tagger.get_dim("nO"), "description_length": length}
+
+
+def _resize_output(model: Model, new_nO: int) -> Model:
+    """Add types behind the present ones, whose weights stay."""
+    tagger = model.get_ref("output_layer")
+    old = get_module_shim(tagger)
+    tagger.set_dim("nO", new_nO, force=True)
+    model.set_dim("nO", new_nO, force=True)
+    # Not the same shim: an optimizer holds averages of the old shapes by the shim's id.
+    new = TorchShim(old.builder)
+    new.build(**_settings(model))
+    cast(PointerTagger, new.module).copy_types_from(cast(PointerTagger, old.module))
+    tagger.shims[0] = new
+    return model
+
+
+def _convert_outputs(
+    model: Model, inputs_outputs: tuple[Rows, PointerScores], is_train: bool
+) -> tuple[PointerScores, Callable[[PointerScores], ArgsKwargs]]:
+    """The scores stay torch tensors, for the loss and the decoder, but leave the graph."""
+    _, scores = inputs_outputs
+
+    def backprop(d_scores: Sequence[Any]) -> ArgsKwargs:
+        return ArgsKwargs(args=(tuple(scores),), kwargs={"grad_tensors": tuple(d_scores)})
+
+    return PointerScores(*(score.detach() for score in scores)), backprop

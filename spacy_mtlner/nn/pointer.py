@@ -1,0 +1,203 @@
+"""Cascading pointers and classification by the types' descriptions: the heads of "A Named Entity
+Recognition Model Based on Multi-Task Learning and Cascading Pointer Network" (MTL-NER).
+
+The paper pairs each start with the nearest end. Beside that, spans are scored here, by their start,
+end, inner tokens and length, so that nested entities of one type, and those that share a start, can
+be told apart.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from spacy_mtlner.nn.ragged import group_rows
+from spacy_mtlner.nn.rnn import BiRNN, RNNKind
+
+SPAN_CHUNK = 1024  # Tokens whose spans are scored at once.
+_RARE = -2.0  # Logit at which pointers begin: few tokens begin or end an entity.
+
+
+class PointerScores(NamedTuple):
+    """What the heads say of a batch whose tokens follow each other.
+
+    starts (Tensor): Logits of an entity of a type beginning at a token, eq. 9, shape (n_tokens,
+        n_types).
+    ends (Tensor): Logits of one ending with a token, eq. 10, shape (n_tokens, n_types).
+    span_starts (Tensor): Tokens as starts of spans, shape (n_tokens, match_width).
+    span_ends (Tensor): Tokens as ends of spans, shape (n_tokens, match_width).
+    span_tokens (Tensor): Tokens as parts of spans, shape (n_tokens, match_width).
+    span_lengths (Tensor): Lengths of spans, less 1, shape (max_length, match_width).
+    span_types (Tensor): The types' weights of a span's features, shape (n_types, match_width).
+    classes (Tensor): Similarities of tokens and descriptions, before the softmax of eq. 12; the
+        last is that of "O". Shape (n_tokens, n_types + 1), or (n_tokens, 0) without descriptions.
+    balance (Tensor): Logit of beta in eq. 15, where it is learned, shape (1,).
+    """
+
+    starts: Tensor
+    ends: Tensor
+    span_starts: Tensor
+    span_ends: Tensor
+    span_tokens: Tensor
+    span_lengths: Tensor
+    span_types: Tensor
+    classes: Tensor
+    balance: Tensor
+
+
+class PointerTagger(nn.Module):
+    """Scores pointers, spans and types from vectors of tokens.
+
+    The last rows of a batch are the types' descriptions and, behind them, that of "O": they pass
+    the same recurrent layer as the text.
+
+    width (int): Size of the input vectors.
+    n_types (int): Number of types.
+    rnn (Optional[RNNKind]): Recurrent layer before the heads, if any.
+    hidden_width (int): Size of the recurrent layers' output.
+    depth (int): Number of recurrent layers.
+    match_width (int): Number of features of a span.
+    max_length (int): The longest entity, in tokens.
+    description_length (int): The longest description, in tokens; 0 for no descriptions.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        n_types: int,
+        *,
+        rnn: RNNKind | None,
+        hidden_width: int,
+        depth: int,
+        match_width: int,
+        max_length: int,
+        description_length: int,
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout()
+        self.rnn = BiRNN(rnn, width, hidden_width, depth) if rnn else None
+        size = hidden_width if rnn else width
+        self.starts = nn.Linear(size, n_types)
+        self.ends = nn.Linear(size, n_types)
+        for linear in (self.starts, self.ends):
+            nn.init.constant_(linear.bias, _RARE)
+        self.span_starts = nn.Linear(size, match_width)
+        self.span_ends = nn.Linear(size, match_width)
+        self.span_tokens = nn.Linear(size, match_width)
+        self.span_lengths = nn.Parameter(torch.zeros(max_length, match_width))
+        self.span_types = nn.Parameter(torch.randn(n_types, match_width) / match_width**0.5)
+        # The mean over a description of full length, to begin with.
+        self.view = nn.Parameter(torch.full((description_length,), 1 / max(1, description_length)))
+        self.view_bias = nn.Parameter(torch.zeros(1))
+        self.balance = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, lengths: Sequence[int]) -> PointerScores:
+        """Score a batch of rows.
+
+        x (Tensor): Vectors of all tokens, shape (n_tokens, width).
+        lengths (Sequence[int]): The rows' lengths, texts and descriptions.
+        RETURNS (PointerScores): The scores of the texts' tokens.
+        """
+        x = self.dropout(x)
+        if self.rnn is not None:
+            x = self.dropout(self.rnn(x, group_rows(lengths, x.device)))
+        n_texts = len(lengths)
+        if len(self.view):
+            n_texts -= len(self.span_types) + 1
+        n_tokens = sum(lengths[:n_texts])
+        text = x[:n_tokens]
+        return PointerScores(
+            self.starts(text),
+            self.ends(text),
+            self.span_starts(text),
+            self.span_ends(text),
+            self.span_tokens(text),
+            self.span_lengths,
+            self.span_types,
+            self._compare(text, x[n_tokens:], lengths[n_texts:]),
+            self.balance,
+        )
+
+    def _compare(self, text: Tensor, x: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Similarity of each token to each description (eq. 11 and 12, before the softmax).
+
+        The "View" and linear layer of eq. 11 weight a description's tokens by their position; the
+        weights are the same for all types, so that a type can be added without training.
+        """
+        if not lengths:
+            return text[:, :0]
+        sizes = torch.tensor(lengths, device=x.device)
+        rows = torch.arange(len(lengths), device=x.device).repeat_interleave(sizes)  # (n,)
+        columns = torch.arange(len(x), device=x.device) - (sizes.cumsum(0) - sizes)[rows]  # (n,)
+        types = x.new_zeros((len(lengths), x.shape[1]))
+        types = types.index_add(0, rows, x * self.view[columns, None])  # (n_types + 1, size)
+        return text @ (types + self.view_bias).T / math.sqrt(x.shape[1])
+
+    @torch.no_grad()
+    def copy_types_from(self, other: "PointerTagger") -> None:
+        """Take over the weights of a module whose types are the first ones of this one.
+
+        other (PointerTagger): A module with fewer types and otherwise equal settings.
+        """
+        state = self.state_dict()
+        for name, old in other.state_dict().items():
+            state[name][tuple(slice(size) for size in old.shape)] = old
+
+
+def running_sums(values: Tensor) -> Tensor:
+    """Sum up the values before each token, so that a span's sum is a difference.
+
+    values (Tensor): Values of each token, shape (n_tokens, n).
+    RETURNS (Tensor): Shape (n_tokens + 1, n), in double precision, which long texts need.
+    """
+    return torch.cat([values.new_zeros((1, values.shape[1])), values]).double().cumsum(0)
+
+
+def list_spans(index: Tensor, row_ends: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+    """List the spans that begin at some tokens and end within their rows.
+
+    index (Tensor): The tokens, shape (n_starts,), int64.
+    row_ends (Tensor): The offset behind the last token of each one's row, shape (n_starts,).
+    max_length (int): The longest span, in tokens.
+    RETURNS (tuple[Tensor, Tensor]): First token and length less 1 of each span, both of shape
+        (n_spans,), int64.
+    """
+    sizes = (row_ends - index).clamp(max=max_length)
+    firsts = index.repeat_interleave(sizes)
+    places = torch.arange(len(firsts), device=index.device)
+    return firsts, places - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+
+
+def span_logits(scores: PointerScores, sums: Tensor, firsts: Tensor, offsets: Tensor) -> Tensor:
+    """Score spans.
+
+    The logit of start i, end j and type r is start_ir + end_jr + w_r relu(s_i + e_j + t_ij + l),
+    where s and e are features of the tokens as start and end, t is the mean of those of all tokens
+    of the span, and l are those of its length.
+
+    scores (PointerScores): The scores.
+    sums (Tensor): `running_sums` of `span_tokens`.
+    firsts (Tensor): First token of each span, shape (n_spans,), int64.
+    offsets (Tensor): Length less 1 of each span, below max_length, shape (n_spans,), int64.
+    RETURNS (Tensor): The logits, shape (n_spans, n_types).
+    """
+    lasts = firsts + offsets
+    means = (sums[lasts + 1] - sums[firsts]) / (offsets + 1)[:, None]
+    features = means.to(scores.starts.dtype)
+    features = features + scores.span_starts[firsts] + scores.span_ends[lasts]
+    features = features + scores.span_lengths[offsets]
+    return features.relu() @ scores.span_types.T + scores.starts[firsts] + scores.ends[lasts]
+
+
+def relative_shares(classes: Tensor) -> Tensor:
+    """How near a token is to each type, relative to the one that it is nearest to, "O" included.
+
+    A token of several entities has equal shares of 1/n as its target: relative to the largest one,
+    each is 1 again.
+
+    classes (Tensor): Similarities, shape (n_tokens, n_types + 1).
+    RETURNS (Tensor): exp(c_r - max c), in (0, 1], shape (n_tokens, n_types).
+    """
+    return (classes[:, :-1] - classes.amax(1, keepdim=True)).exp()

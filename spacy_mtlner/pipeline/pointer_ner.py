@@ -1,0 +1,659 @@
+"""`pointer_ner`: nested entities by start and end pointers, with the types' descriptions.
+
+Implements "A Named Entity Recognition Model Based on Multi-Task Learning and Cascading Pointer
+Network" (MTL-NER): pointers for every type, and each token classified by its similarity to
+descriptions of the types, which the same encoder reads.
+"""
+
+import gc
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy
+import srsly
+import torch
+from spacy.language import Language
+from spacy.pipeline import Tok2Vec
+from spacy.tokens import Doc
+from spacy.training import Example
+from spacy.vocab import Vocab
+from thinc.api import Config, Model, Optimizer
+from torch import Tensor
+
+from spacy_mtlner.codecs.pointers import encode_pointers
+from spacy_mtlner.entities import DEFAULT_KEY, Entity
+from spacy_mtlner.models.pointer_tagger import PointerInputs
+from spacy_mtlner.models.torch_layer import Rows
+from spacy_mtlner.nn.losses import PointerGold, pointer_loss
+from spacy_mtlner.nn.pointer import (
+    SPAN_CHUNK,
+    PointerScores,
+    list_spans,
+    relative_shares,
+    running_sums,
+    span_logits,
+)
+from spacy_mtlner.pipeline.base import EntityComponent, Gold, GoldSource
+
+Matching = Literal["spans", "nearest"]
+OUTSIDE = "O"  # The description of what is no entity.
+
+DEFAULT_CONFIG = """
+[model]
+@architectures = "spacy_mtlner.PointerTagger.v1"
+rnn = "lstm"
+hidden_width = 128
+depth = 1
+match_width = 64
+max_length = 32
+description_length = 16
+dropout = null
+
+[model.tok2vec]
+@architectures = "spacy.HashEmbedCNN.v2"
+pretrained_vectors = null
+width = 96
+depth = 4
+embed_size = 2000
+window_size = 1
+maxout_pieces = 3
+subword_features = true
+"""
+
+DEFAULT_POINTER_MODEL = Config().from_str(DEFAULT_CONFIG)["model"]
+
+
+@Language.factory(
+    "pointer_ner",
+    assigns=["doc.spans"],
+    default_config={
+        "model": DEFAULT_POINTER_MODEL,
+        "spans_key": DEFAULT_KEY,
+        "gold": "auto",
+        "annotate_ents": False,
+        "overwrite": False,
+        "learn_rate_factor": 1.0,
+        "matching": "spans",
+        "threshold": 0.5,
+        "beta": 0.5,
+        "fusion": 0.25,
+        "positive_weight": 1.0,
+        "scorer": {"@scorers": "spacy_mtlner.entity_scorer.v1"},
+    },
+    default_score_weights={
+        f"spans_{DEFAULT_KEY}_f": 1.0,
+        f"spans_{DEFAULT_KEY}_p": 0.0,
+        f"spans_{DEFAULT_KEY}_r": 0.0,
+    },
+)
+def make_pointer_ner(
+    nlp: Language,
+    name: str,
+    model: Model[PointerInputs, PointerScores],
+    spans_key: str,
+    gold: GoldSource,
+    annotate_ents: bool,
+    overwrite: bool,
+    learn_rate_factor: float,
+    matching: Matching,
+    threshold: float,
+    beta: float | Literal["learned"],
+    fusion: float,
+    positive_weight: float,
+    scorer: Callable[..., dict[str, Any]] | None,
+) -> "PointerEntityRecognizer":
+    """Construct a `pointer_ner` component: see `PointerEntityRecognizer`."""
+    return PointerEntityRecognizer(
+        nlp,
+        model,
+        name,
+        spans_key=spans_key,
+        gold=gold,
+        annotate_ents=annotate_ents,
+        overwrite=overwrite,
+        learn_rate_factor=learn_rate_factor,
+        matching=matching,
+        threshold=threshold,
+        beta=beta,
+        fusion=fusion,
+        positive_weight=positive_weight,
+        scorer=scorer,
+    )
+
+
+class PointerEntityRecognizer(EntityComponent):
+    """Finds contiguous entities, nested ones of any type included.
+
+    A candidate of start i, end j and type r has the pointers' probability p: with matching "spans"
+    that of the span, see `span_logits`; with "nearest" sqrt(p_start p_end), and only the nearest
+    end behind each start is a candidate. The classification's evidence c is the mean over the
+    candidate's tokens of how near they are to r's description, relative to the nearest one:
+    exp(s_r - max s). The entity's score is p^(1 - fusion) c^fusion, in [0, 1].
+
+    nlp (Language): The pipeline, whose tokenizer and encoder read the descriptions.
+    matching (Matching): How starts and ends are paired: "spans" or, as in the paper, "nearest".
+    threshold (float): The lowest score of an entity.
+    beta (Union[float, Literal["learned"]]): Weight of the pointers' loss against that of the
+        classification (eq. 15): a number in [0, 1], or "learned". 1 needs no descriptions; with 0
+        no pointers are learned: a type's entities are then the longest runs of tokens that are near
+        to its description.
+    fusion (float): Weight of the classification in an entity's score, in [0, 1].
+    positive_weight (float): Weight of starts, ends and spans that are there in the loss, relative
+        to others.
+    Other settings: see `EntityComponent`.
+    RAISES (ValueError): If a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        nlp: Language,
+        model: Model,
+        name: str,
+        *,
+        matching: Matching,
+        threshold: float,
+        beta: float | Literal["learned"],
+        fusion: float,
+        positive_weight: float,
+        **settings: Any,
+    ) -> None:
+        super().__init__(nlp.vocab, model, name, **settings)
+        if matching not in get_args(Matching):
+            raise ValueError(f"{name}: matching must be 'spans' or 'nearest', not {matching!r}.")
+        if beta != "learned" and not (isinstance(beta, int | float) and 0 <= beta <= 1):
+            raise ValueError(f"{name}: beta must be in [0, 1] or 'learned', not {beta!r}.")
+        for setting, value in (("threshold", threshold), ("fusion", fusion)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}: {setting} must be in [0, 1], not {value}.")
+        if not positive_weight > 0:
+            raise ValueError(f"{name}: positive_weight must be above 0, not {positive_weight}.")
+        self.cfg.update(
+            matching=matching,
+            threshold=threshold,
+            beta=beta,
+            fusion=fusion,
+            positive_weight=positive_weight,
+            descriptions={},
+            untrained=[],
+        )
+        self._nlp = _PipelineRef(nlp)
+        self._vocab = nlp.vocab  # Of the docs for which the pipeline was found.
+        self._encoded: Rows | None = None
+        self._encoded_by = _PipelineRef(None)
+        self._encoder: tuple[Any, Any] = (None, None)
+        model.attrs["described"] = beta != 1
+
+    @property
+    def n_outputs(self) -> int:
+        """RETURNS (int): The number of types."""
+        return len(self.labels)
+
+    @property
+    def representable(self) -> str:
+        """RETURNS (str): What the component learns."""
+        return f"contiguous ones of at most {self.model.attrs['max_length']} tokens"
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """RETURNS (dict[str, str]): The description of each type, and that of "O"."""
+        return dict(self.cfg["descriptions"])
+
+    def set_descriptions(self, descriptions: Mapping[str, str] | str | Path) -> None:
+        """Replace the descriptions, also of a trained component.
+
+        descriptions (Union[Mapping[str, str], str, Path]): A description for each type and for "O",
+            or the path of a JSON file with them.
+        RAISES (ValueError): If they are not that, or one is missing although the types are known.
+        """
+        found: Any = descriptions
+        where = ""
+        if isinstance(descriptions, str | Path):
+            where = f" of {descriptions}"
+            try:
+                found = srsly.read_json(descriptions)
+            except ValueError as err:
+                raise ValueError(f"{self.name}: descriptions{where} are no JSON: {err}") from None
+        if not isinstance(found, Mapping) or not all(isinstance(v, str) for v in found.values()):
+            raise ValueError(
+                f'{self.name}: descriptions{where} must be an object {{"<label>": "<text>", ..., '
+                f'"{OUTSIDE}": "<text>"}}.'
+            )
+        if self.is_initialized:
+            self._check_descriptions(found)
+        self._encoded = None
+        self.cfg["descriptions"] = dict(found)
+
+    def add_type(self, label: str, description: str) -> None:
+        """Add a type by its description. In a trained component it is found without training, as
+        far as its description tells: its spans are those that are likely for any trained type.
+
+        label (str): The type's label.
+        description (str): Its description.
+        RAISES (ValueError): If the description is empty, or the component has no descriptions.
+        """
+        if not self._is_described:
+            raise ValueError(f"{self.name} has no descriptions, as beta is 1: use add_label.")
+        if not description.strip():
+            raise ValueError(f"{self.name}: the description of {label!r} is empty.")
+        known = self.cfg["descriptions"]
+        self.cfg["descriptions"] = {**known, label: description}
+        try:
+            is_new = self.add_label(label)
+        except ValueError:
+            self.cfg["descriptions"] = known
+            raise
+        self._encoded = None
+        if is_new and self.is_initialized:
+            self.cfg["untrained"].append(label)
+
+    def add_label(self, label: str) -> int:
+        """Add a label. If the component is trained with descriptions, `add_type` must be used.
+
+        label (str): The label.
+        RETURNS (int): 1, or 0 if it was there already.
+        RAISES (ValueError): If the label has no description.
+        """
+        if self._is_described and label == OUTSIDE:
+            raise ValueError(
+                f"{self.name}: no label may be {OUTSIDE!r}, whose description is that of tokens "
+                f"in no entity. Rename it, or set beta = 1 to do without descriptions."
+            )
+        needs_description = self.is_initialized and self._is_described
+        if needs_description and label not in {*self.labels, *self.cfg["descriptions"]}:
+            raise ValueError(f"{self.name}: use add_type({label!r}, description) instead.")
+        return super().add_label(label)
+
+    @property
+    def _is_described(self) -> bool:
+        return bool(self.model.attrs["described"])
+
+    def _check_descriptions(self, descriptions: Mapping[str, str]) -> None:
+        if not self._is_described:
+            return
+        names = (*self.labels, OUTSIDE)
+        missing = [name for name in names if not descriptions.get(name, "").strip()]
+        if missing:
+            raise ValueError(
+                f"{self.name} needs a description for: {', '.join(missing)}. Give them in "
+                f"[initialize.components.{self.name}] descriptions, as an object or the path of a "
+                f"JSON file, or set beta = 1 to do without."
+            )
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: Sequence[str] | None = None,
+        descriptions: Mapping[str, str] | str | Path | None = None,
+    ) -> None:
+        """Find labels and the source of the gold, report what cannot be learned, and initialise the
+        model.
+
+        get_examples (Callable[[], Iterable[Example]]): Returns the training examples.
+        nlp (Optional[Language]): The pipeline.
+        labels (Optional[Sequence[str]]): The labels; if None, those of the examples' entities.
+        descriptions (Optional[Union[Mapping[str, str], str, Path]]): As for `set_descriptions`.
+        RAISES (ValueError): If there are no labels, or a label or "O" has no description.
+        """
+        if descriptions is not None:
+            self.set_descriptions(descriptions)
+        super().initialize(get_examples, nlp=nlp, labels=labels)
+
+    def initialize_model(self, sample: list[Doc]) -> None:
+        """Initialise the model, whose dimension nO is set.
+
+        sample (list[Doc]): Some docs; at least one has tokens.
+        """
+        self._check_descriptions(self.cfg["descriptions"])
+        self._encoded = None
+        self.cfg["untrained"] = []
+        self.model.initialize(X=PointerInputs(sample, []))
+
+    def select_representable(self, entities: list[Entity]) -> list[Entity]:
+        """Select contiguous entities of at most max_length tokens.
+
+        entities (list[Entity]): Gold entities of a doc.
+        RETURNS (list[Entity]): Those that can be learned.
+        """
+        longest = self.model.attrs["max_length"]
+        return [e for e in entities if e.is_contiguous and e.end - e.start <= longest]
+
+    def make_inputs(self, docs: list[Doc], *, is_train: bool) -> PointerInputs:
+        """Add the encoded descriptions to a batch of docs.
+
+        docs (list[Doc]): The docs.
+        is_train (bool): Whether the encoder learns from the descriptions.
+        RETURNS (PointerInputs): The model's input.
+        """
+        if not self._is_described:
+            return PointerInputs(docs, [])
+        nlp = self._find_pipeline(docs[0].vocab)
+        if is_train:
+            self._encoded = None
+            return PointerInputs(docs, *_DescriptionEncoder(nlp, self).begin_update())
+        # Another pipeline, or another encoder in place of a listener, reads them otherwise; and one
+        # that another component trains, which feeds all its listeners at each update.
+        tok2vec = self.model.get_ref("tok2vec")
+        encoder = (tok2vec, getattr(_find_listener(tok2vec), "_outputs", None))
+        is_same = all(a is b for a, b in zip(encoder, self._encoder, strict=True))
+        if self._encoded is None or self._encoded_by() is not nlp or not is_same:
+            self._encoded = _DescriptionEncoder(nlp, self).predict()
+            self._encoded_by, self._encoder = _PipelineRef(nlp), encoder
+        return PointerInputs(docs, self._encoded)
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """Change the weights by their gradients, the head's at its own learning rate.
+
+        sgd (Optimizer): The optimizer.
+        """
+        self._encoded = None  # With annotating_components it was filled since the update.
+        super().finish_update(sgd)
+
+    def _find_pipeline(self, vocab: Vocab) -> Language:
+        """The pipeline that the component is in; of several, the one of the docs' vocab."""
+        nlp = self._nlp()
+        if (
+            nlp is None
+            or not self._is_in(nlp)
+            or (nlp.vocab is not vocab and self._vocab is not vocab)
+        ):
+            # A component that was added with `source=` is not told so.
+            languages = [o for o in gc.get_objects() if issubclass(type(o), Language)]
+            found = sorted(filter(self._is_in, languages), key=lambda o: o.vocab is not vocab)
+            if not found:
+                message = "is in no pipeline, whose tokenizer its descriptions need."
+                raise ValueError(f"{self.name} {message}")
+            nlp = found[0]
+            self._nlp, self._vocab = _PipelineRef(nlp), vocab
+        return nlp
+
+    def _is_in(self, nlp: Language) -> bool:
+        return any(pipe is self for _, pipe in nlp.components)
+
+    def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> "PointerEntityRecognizer":
+        """Load the component.
+
+        path (Any): Its folder.
+        exclude (Iterable[str]): What not to load.
+        RETURNS (PointerEntityRecognizer): Itself.
+        """
+        self._encoded = None
+        super().from_disk(path, exclude=exclude)
+        return self
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> Any:
+        """Load the component.
+
+        bytes_data (bytes): What `to_bytes` returned.
+        exclude (Iterable[str]): What not to load.
+        RETURNS (PointerEntityRecognizer): Itself.
+        """
+        self._encoded = None
+        super().from_bytes(bytes_data, exclude=exclude)
+        return self
+
+    def decode(self, docs: Sequence[Doc], scores: PointerScores) -> list[list[Entity]]:
+        """Find the candidates whose score reaches the threshold.
+
+        docs (Sequence[Doc]): The docs; at least one has tokens.
+        scores (PointerScores): The model's output.
+        RETURNS (list[list[Entity]]): Each doc's entities, in order of the text, longer ones first.
+        """
+        lengths = numpy.array([len(doc) for doc in docs])
+        device = scores.starts.device
+        row_ends = torch.from_numpy(numpy.repeat(lengths.cumsum(), lengths)).to(device)
+        shares = None
+        if scores.classes.shape[1]:
+            shares = running_sums(relative_shares(scores.classes))  # (n_tokens + 1, n_types)
+        find = self._find_spans if self.cfg["matching"] == "spans" else self._find_nearest
+        if self.cfg["beta"] == 0:
+            find = self._find_runs
+        found = [torch.cat(parts) for parts in zip(*find(scores, row_ends, shares), strict=True)]
+        starts, ends, types, values = (part.cpu().numpy() for part in found)
+        order = numpy.lexsort((types, -ends, starts))
+        rows = numpy.repeat(numpy.arange(len(lengths)), lengths)
+        offsets = lengths.cumsum() - lengths
+        entities: list[list[Entity]] = [[] for _ in docs]
+        owners = rows[starts]
+        for row, start, end, label, value in zip(
+            owners[order].tolist(),
+            (starts - offsets[owners])[order].tolist(),
+            (ends - offsets[owners])[order].tolist(),
+            types[order].tolist(),
+            values[order].tolist(),
+            strict=True,
+        ):
+            entities[row].append(Entity(self.labels[label], ((start, end),), value))
+        return entities
+
+    def _find_spans(
+        self, scores: PointerScores, row_ends: Tensor, shares: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Start, end, type and score of all spans that reach the threshold, chunk by chunk."""
+        index = torch.arange(len(row_ends), device=row_ends.device)
+        sums = running_sums(scores.span_tokens)
+        for chunk in index.split(SPAN_CHUNK):
+            firsts, offsets = list_spans(chunk, row_ends[chunk], len(scores.span_lengths))
+            values = self._borrow(span_logits(scores, sums, firsts, offsets)).sigmoid()
+            behind = firsts + offsets + 1
+            if shares is not None:
+                values = self._fuse(
+                    values, (shares[behind] - shares[firsts]) / (offsets + 1)[:, None]
+                )
+            span, label = (values >= self.cfg["threshold"]).nonzero(as_tuple=True)
+            yield firsts[span], behind[span], label, values[span, label]
+
+    def _find_nearest(
+        self, scores: PointerScores, row_ends: Tensor, shares: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Start, end, type and score of each start with the nearest end of its type."""
+        starts = self._borrow(scores.starts).sigmoid()  # (n_tokens, n_types)
+        ends = self._borrow(scores.ends).sigmoid()
+        index = torch.arange(len(row_ends), device=row_ends.device)[:, None]
+        nothing = len(row_ends)
+        places = torch.where(ends >= self.cfg["threshold"], index, nothing)
+        nearest = places.flip(0).cummin(0).values.flip(0)
+        is_near = nearest < torch.minimum(index + len(scores.span_lengths), row_ends[:, None])
+        start, label = ((starts >= self.cfg["threshold"]) & is_near).nonzero(as_tuple=True)
+        last = nearest[start, label]
+        values = (starts[start, label] * ends[last, label]).sqrt()
+        if shares is not None:
+            means = (shares[last + 1, label] - shares[start, label]) / (last + 1 - start)
+            values = self._fuse(values, means)
+        kept = values >= self.cfg["threshold"]
+        yield start[kept], last[kept] + 1, label[kept], values[kept]
+
+    def _find_runs(
+        self, scores: PointerScores, row_ends: Tensor, shares: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Start, end, type and score of each run of tokens that are near enough to a type."""
+        assert shares is not None
+        is_near = relative_shares(scores.classes) >= self.cfg["threshold"]  # (n_tokens, n_types)
+        is_last = row_ends == torch.arange(1, len(row_ends) + 1, device=row_ends.device)
+        goes_on = is_near[:-1] & is_near[1:] & ~is_last[:-1, None]
+        outside = is_near.new_zeros((1, is_near.shape[1]))
+        # Type by type, each one's starts and ends in the same order.
+        label, start = (is_near & ~torch.cat([outside, goes_on])).T.nonzero(as_tuple=True)
+        _, last = (is_near & ~torch.cat([goes_on, outside])).T.nonzero(as_tuple=True)
+        sizes = last + 1 - start
+        values = ((shares[last + 1, label] - shares[start, label]) / sizes).clamp(0, 1)
+        kept = sizes <= len(scores.span_lengths)
+        yield start[kept], last[kept] + 1, label[kept], values[kept].to(scores.classes.dtype)
+
+    def _fuse(self, probabilities: Tensor, means: Tensor) -> Tensor:
+        fusion = self.cfg["fusion"]
+        evidence = means.clamp(0, 1).to(probabilities.dtype)
+        return probabilities ** (1 - fusion) * evidence**fusion
+
+    def _borrow(self, logits: Tensor) -> Tensor:
+        """Give types that are known by their description alone the boundaries of all others."""
+        if not self.cfg["untrained"]:
+            return logits
+        is_untrained = torch.tensor([label in self.cfg["untrained"] for label in self.labels])
+        any_type = logits[..., ~is_untrained].amax(-1, keepdim=True)
+        return torch.where(is_untrained.to(logits.device), any_type, logits)
+
+    def compute_loss(
+        self, golds: Sequence[Gold | None], lengths: Sequence[int], scores: PointerScores
+    ) -> Tensor:
+        """Compute the joint loss of pointers and classification: see `pointer_loss`.
+
+        golds (Sequence[Optional[Gold]]): Each example's gold; None where it is not annotated.
+        lengths (Sequence[int]): Each example's number of predicted tokens.
+        scores (PointerScores): The model's output.
+        RETURNS (Tensor): The loss, a scalar.
+        """
+        device = scores.starts.device
+        ids = {label: i for i, label in enumerate(self.labels)}
+        offsets = numpy.cumsum([0, *lengths])
+        table = [
+            (offset + entity.start, offset + entity.end, ids[entity.label])
+            for offset, gold in zip(offsets.tolist(), golds, strict=False)
+            if gold is not None
+            for entity in gold.entities
+        ]
+        if self.cfg["untrained"]:
+            learned = {self.labels[label] for _, _, label in table}
+            self.cfg["untrained"] = [x for x in self.cfg["untrained"] if x not in learned]
+        spans = numpy.array(table, dtype=numpy.int64).reshape(-1, 3)
+        targets = encode_pointers(spans, int(offsets[-1]), len(ids))
+        known = [
+            numpy.ones(length, dtype=bool)
+            if gold is None or gold.unknown is None
+            else ~gold.unknown
+            for gold, length in zip(golds, lengths, strict=True)
+        ]
+        arrays = (targets.starts, targets.ends, targets.spans, targets.classes)
+        gold_tensors = (torch.from_numpy(a).to(device) for a in (*arrays, numpy.concatenate(known)))
+        beta = self.cfg["beta"]
+        return pointer_loss(
+            scores,
+            PointerGold(*gold_tensors),
+            lengths,
+            scores.starts.new_tensor([0.0 if gold is None else gold.weight for gold in golds]),
+            torch.tensor([gold is not None for gold in golds], device=device),
+            beta=None if beta == "learned" else beta,
+            positive_weight=self.cfg["positive_weight"],
+            match_spans=self.cfg["matching"] == "spans" and beta != 0,
+        )
+
+
+class _PipelineRef:
+    """A weak reference to a pipeline that can be pickled."""
+
+    def __init__(self, nlp: Language | None) -> None:
+        self._ref = weakref.ref(nlp) if nlp is not None else None
+
+    def __call__(self) -> Language | None:
+        return self._ref() if self._ref is not None else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _PipelineRef, (self(),)
+
+
+def _find_listener(tok2vec: Model) -> Any:
+    """A listener's class, and that of its upstream component, depend on their package."""
+    return next((node for node in tok2vec.walk() if hasattr(node, "receive")), None)
+
+
+class _DescriptionEncoder:
+    """Has a component's encoder read the descriptions, wherever in the pipeline it is."""
+
+    def __init__(self, nlp: Language, component: PointerEntityRecognizer) -> None:
+        self.name = component.name
+        self.tok2vec = component.model.get_ref("tok2vec")
+        length = component.model.attrs["description_length"]
+        texts = component.descriptions
+        names = (*component.labels, OUTSIDE)
+        self.docs = [nlp.make_doc(texts[name])[:length].as_doc() for name in names]
+        self.listener = _find_listener(self.tok2vec)
+        self.upstream: Any = None
+        if self.listener is not None:
+            self.upstream = self._find_upstream(nlp, component)
+
+    def _find_upstream(self, nlp: Language, component: PointerEntityRecognizer) -> Any:
+        pipe: Any
+        for _, pipe in nlp.components:
+            if pipe is component:
+                break
+            if not hasattr(pipe, "listener_map"):
+                continue
+            is_linked = any(x is self.listener for x in pipe.listener_map.get(self.name, ()))
+            if not is_linked:  # spaCy links only components that are enabled at that time.
+                pipe.find_listeners(component)
+                if not pipe.remove_listener(self.listener, self.name):
+                    continue
+            return pipe
+        raise ValueError(
+            f"{self.name} listens to {self.listener.upstream_name!r}, but no component of the "
+            f"pipeline feeds it: put a tok2vec or transformer component of that name before it."
+        )
+
+    def predict(self) -> Rows:
+        """The descriptions' vectors."""
+        if self.upstream is not None:
+            for doc in self.docs:
+                self.upstream(doc)
+        return self.tok2vec.predict(self.docs)
+
+    def begin_update(self) -> tuple[Rows, Callable[[Rows], None]]:
+        """The descriptions' vectors, and the callback that takes their gradient to the encoder."""
+        if self.upstream is None:
+            self._refuse_scaler(self.tok2vec, "its own encoder")
+            return self.tok2vec.begin_update(self.docs)
+        if self.listener._batch_id is None:  # The upstream component is frozen.
+            return self.predict(), lambda d_rows: None
+        outputs, backprop_outputs = self._run_upstream()
+        batch_id = self.listener.get_batch_id(self.docs)
+        with self._feeding(batch_id, outputs, backprop_outputs):
+            rows, backprop_rows = self.tok2vec.begin_update(self.docs)
+
+        def backprop(d_rows: Rows) -> None:
+            # A transformer's listener looks up its callback only then.
+            with self._feeding(batch_id, outputs, backprop_outputs):
+                backprop_rows(d_rows)
+
+        return rows, backprop
+
+    def _run_upstream(self) -> tuple[Any, Callable[[Any], Any]]:
+        """What the upstream component's model passes to its listeners, and takes back."""
+        model = self.upstream.model
+        self._refuse_scaler(model, repr(self.upstream.name))
+        outputs, backprop = model.begin_update(self.docs)
+        if isinstance(self.upstream, Tok2Vec):
+            return outputs, backprop
+        if hasattr(outputs, "unsplit_by_doc"):  # spacy-transformers
+
+            def backprop_docs(d_docs: Any) -> Any:
+                return backprop(outputs.unsplit_by_doc([list(d.tensors) for d in d_docs]))
+
+            return outputs.doc_data, backprop_docs
+        raise ValueError(
+            f"{self.name} cannot learn descriptions over {self.upstream.name!r}, a "
+            f"{type(self.upstream).__name__}: use a tok2vec or transformer component, freeze that "
+            f"one, or set beta = 1 to do without descriptions."
+        )
+
+    def _refuse_scaler(self, model: Model, name: str) -> None:
+        for shim in (shim for node in model.walk() for shim in node.shims):
+            if getattr(getattr(shim, "_grad_scaler", None), "_enabled", False):
+                raise ValueError(
+                    f"{self.name} cannot learn descriptions over {name} with a gradient scaler, "
+                    f"which would unscale gradients twice: set mixed_precision = false or its "
+                    f"grad_scaler_config's enabled = false."
+                )
+
+    @contextmanager
+    def _feeding(self, *state: Any) -> Iterator[None]:
+        """Feed the listener with the descriptions; it gets back the batch's data after that."""
+        listener = self.listener
+        kept = listener._batch_id, listener._outputs, listener._backprop
+        listener.receive(*state)
+        try:
+            yield
+        finally:
+            listener.receive(*kept)
