@@ -1,7 +1,9 @@
 """Train a recipe on one of the real corpora: convert, train, evaluate.
 
 The corpora's files lie in a folder of each corpus's name, as `spacy project assets` puts them into
-assets/real, or in any other folder of that form.
+assets/real, or in any other folder of that form. OntoNotes 4 is licensed by the LDC (LDC2011T03):
+put your own train.char.bmes and dev.char.bmes, a character and its tag a line, into
+FOLDER/ontonotes4.
 """
 
 from pathlib import Path
@@ -11,6 +13,7 @@ import typer
 from spacy.cli._util import setup_gpu
 from spacy.cli.evaluate import evaluate as spacy_evaluate
 from spacy.cli.train import train as spacy_train
+from spacy.util import load_config
 from wasabi import msg
 
 from spacy_mtlner.cli.convert import print_report
@@ -30,51 +33,67 @@ class Corpus(NamedTuple):
 CORPORA = {
     "bc5cdr": Corpus("en", "columns", "train.tsv", "devel.tsv"),
     "cluener": Corpus("zh", "cluener", "train.json", "dev.json"),
+    "cmeee": Corpus("zh", "cmeee", "train.txt", "dev.txt"),
+    "msra": Corpus("zh", "columns", "train.bio", "dev.bio"),
     "ncbi_disease": Corpus("en", "columns", "train.tsv", "devel.tsv"),
+    "ontonotes4": Corpus("zh", "columns", "train.char.bmes", "dev.char.bmes"),
     "wnut17": Corpus("en", "columns", "wnut17train.conll", "emerging.dev.conll"),
 }
 
 Name = Annotated[str, typer.Argument(help=f"Corpus: {', '.join(CORPORA)}")]
+Data = Annotated[Path, typer.Argument(help="Folder with the corpora's folders")]
 Recipe = Annotated[str, typer.Argument(help="Recipe: the name of a config, without its language")]
 app = typer.Typer(help=__doc__, rich_markup_mode=None)
 
 
 @app.command()
-def convert(
-    name: Name, data: Annotated[Path, typer.Argument(help="Folder with the corpora's folders")]
-) -> None:
+def convert(name: Name, data: Data) -> None:
     """Convert a corpus to corpus/NAME/{train,dev}.spacy."""
-    corpus = _find(name)
-    for part in ("train", "dev"):
-        report = Report()
-        try:
-            path = data / name / getattr(corpus, part)
-            output = f"corpus/{name}/{part}.spacy"
-            jobs = plan_jobs(path, output, report, format_name=corpus.format)
-            run_jobs(jobs, Settings(lang=corpus.lang, set_ents=True), report)
-        except CorpusError as err:
-            hint = "Get the corpora with: python -m spacy project assets (--extra for CLUENER)."
-            msg.fail(
-                str(err), f"{hint} Or name a folder that has them: --vars.data FOLDER.", exits=1
-            )
-        print_report(report, with_ents=True)
-        msg.good(f"Wrote {output}")
+    try:
+        _convert(name, data)
+    except CorpusError as err:
+        hint = (
+            "Get the corpora with: python -m spacy project assets (--extra for CLUENER). MSRA, "
+            "CMeEE and OntoNotes 4 are not among them: name a folder that has them, with: "
+            "--vars.data FOLDER."
+        )
+        msg.fail(str(err), hint, exits=1)
+
+
+@app.command()
+def convert_found(data: Data, names: list[Name]) -> None:
+    """Convert those corpora that the folder has, unless that is done already."""
+    for name in names:
+        corpus = _find(name)
+        sources = [data / name / corpus.train, data / name / corpus.dev]
+        outputs = [Path(f"corpus/{name}/{part}.spacy") for part in ("train", "dev")]
+        missing = [str(path) for path in sources if not path.exists()]
+        if missing:
+            msg.warn(f"Not converted: {name}", f"There is no {', no '.join(missing)}.")
+        elif all(path.exists() for path in outputs) and (
+            max(_time(path) for path in sources) <= min(_time(path) for path in outputs)
+        ):
+            msg.info(f"Converted already: {name} (delete corpus/{name} to do it again)")
+        else:
+            try:
+                _convert(name, data)
+            except CorpusError as err:
+                msg.fail(str(err), exits=1)
 
 
 @app.command()
 def train(name: Name, recipe: Recipe, steps: int, gpu: int = -1) -> None:
-    """Train a recipe, to training/NAME/RECIPE."""
+    """Train a recipe, to training/NAME/RECIPE; descriptions are assets/descriptions_NAME.json."""
     setup_gpu(gpu)
-    spacy_train(
-        Path(f"configs/{recipe}_{_find(name).lang}.cfg"),
-        Path(f"training/{name}/{recipe}"),
-        use_gpu=gpu,
-        overrides={
-            "paths.train": f"corpus/{name}/train.spacy",
-            "paths.dev": f"corpus/{name}/dev.spacy",
-            "training.max_steps": steps,
-        },
-    )
+    config = Path(f"configs/{recipe}_{_find(name).lang}.cfg")
+    overrides = {
+        "paths.train": f"corpus/{name}/train.spacy",
+        "paths.dev": f"corpus/{name}/dev.spacy",
+        "training.max_steps": steps,
+    }
+    if "descriptions" in load_config(config)["paths"]:
+        overrides["paths.descriptions"] = f"assets/descriptions_{name}.json"
+    spacy_train(config, Path(f"training/{name}/{recipe}"), use_gpu=gpu, overrides=overrides)
 
 
 @app.command()
@@ -90,6 +109,22 @@ def evaluate(name: Name, recipe: Recipe, gpu: int = -1) -> None:
         silent=False,
         spans_key="mtlner",
     )
+
+
+def _convert(name: str, data: Path) -> None:
+    corpus = _find(name)
+    for part in ("train", "dev"):
+        report = Report()
+        path = data / name / getattr(corpus, part)
+        output = f"corpus/{name}/{part}.spacy"
+        jobs = plan_jobs(path, output, report, format_name=corpus.format)
+        run_jobs(jobs, Settings(lang=corpus.lang, set_ents=True), report)
+        print_report(report, with_ents=True)
+        msg.good(f"Wrote {output}")
+
+
+def _time(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _find(name: str) -> Corpus:
