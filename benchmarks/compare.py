@@ -4,7 +4,8 @@
         --systems ner crf_ner configs/bilstm_crf_zh.cfg --steps 1000 --seeds 0 1 2
 
 A system is a name below, whose components all get the same tok2vec layer, or the config of a
-recipe. The corpora need gold in doc.spans and, for the peers, in doc.ents: convert with --ents.
+recipe. The corpora need gold in doc.spans["mtlner"] and, for `ner`, in doc.ents: convert with
+--ents. `pointer_ner` needs --descriptions. All are scored by label and fragments.
 Each training runs in a process of its own. Prediction is timed in one process that holds all
 pipelines of the last seed and takes turns between them; speeds are medians over the turns. Memory
 is the peak of a training process.
@@ -31,6 +32,9 @@ from spacy.training import Corpus
 from spacy.util import load_config
 from thinc.api import Config
 
+from spacy_mtlner.entities import read_ents, write_entities
+from spacy_mtlner.scoring import score_entities
+
 TOK2VEC = {
     "@architectures": "spacy.HashEmbedCNN.v2",
     "pretrained_vectors": None,
@@ -56,8 +60,36 @@ SYSTEMS: dict[str, dict[str, Any]] = {
             "tok2vec": TOK2VEC,
         },
     },
+    "spancat": {
+        "factory": "spancat",
+        "spans_key": "mtlner",
+        "max_positive": None,
+        "threshold": 0.5,
+        "suggester": {
+            "@misc": "spacy.ngram_range_suggester.v1",
+            "min_size": 1,
+            "max_size": 10,
+        },
+        "model": {
+            "@architectures": "spacy.SpanCategorizer.v1",
+            "reducer": {"@layers": "spacy.mean_max_reducer.v1", "hidden_size": 128},
+            "scorer": {"@layers": "spacy.LinearLogistic.v1", "nO": None, "nI": None},
+            "tok2vec": TOK2VEC,
+        },
+    },
     "crf_ner": {"factory": "crf_ner", "model": {"tok2vec": TOK2VEC}},
     "crf_ner, no rnn": {"factory": "crf_ner", "model": {"tok2vec": TOK2VEC, "rnn": None}},
+    "pointer_ner": {"factory": "pointer_ner", "model": {"tok2vec": TOK2VEC}},
+    "pointer_ner, no descriptions": {
+        "factory": "pointer_ner",
+        "beta": 1.0,
+        "model": {"tok2vec": TOK2VEC},
+    },
+    "pointer_ner, nearest": {
+        "factory": "pointer_ner",
+        "matching": "nearest",
+        "model": {"tok2vec": TOK2VEC},
+    },
 }
 
 
@@ -68,6 +100,8 @@ def make_config(system: str, args: argparse.Namespace, seed: int) -> Config:
         component = dict(SYSTEMS[system])
         nlp.add_pipe(component.pop("factory"), config=component)
         config = nlp.config.copy()
+        if nlp.has_pipe("pointer_ner"):
+            config["initialize"]["components"]["pointer_ner"] = {"descriptions": args.descriptions}
         training = config["training"]
         training["dropout"] = 0.1 if args.dropout is None else args.dropout
         training["optimizer"] = {
@@ -97,8 +131,7 @@ def make_config(system: str, args: argparse.Namespace, seed: int) -> Config:
         "get_length": None,
     }
     training["logger"] = {"@loggers": "spacy.ConsoleLogger.v1", "progress_bar": False}
-    score = "ents_f" if system == "ner" else "spans_mtlner_f"
-    training["score_weights"] = {score: 1.0}
+    training["score_weights"] = {"ents_f" if system == "ner" else "spans_mtlner_f": 1.0}
     config["system"] = {"seed": seed, "gpu_allocator": None}
     config["paths"] = {
         "train": str(args.train),
@@ -145,14 +178,24 @@ def train_worker(system: str, seed: int, folder: Path, args: argparse.Namespace)
     seconds = time.perf_counter() - start - evaluate.seconds
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     best = spacy.load(folder / "model-best")
-    scores = best.evaluate(list(Corpus(args.dev)(best)))
     result = {
-        **{name: scores[f"ents_{name}"] for name in "prf"},
+        **score(best, args.dev),
         "train_words_per_second": words / seconds,
         "train_seconds": seconds,
         "peak_memory_mb": peak,
     }
     (folder / "result.json").write_text(json.dumps(result))
+
+
+def score(nlp: Language, path: Path) -> dict[str, float]:
+    """Precision, recall and F1 of all entities, and F1 of nested ones."""
+    examples = list(Corpus(path)(nlp))
+    for doc in nlp.pipe([example.predicted for example in examples]):
+        if "mtlner" not in doc.spans:
+            write_entities(doc, read_ents(doc))
+    scores = score_entities(examples, spans_key="mtlner")
+    found = {name: scores[f"spans_mtlner_{name}"] for name in "prf"}
+    return {**found, "nested_f": scores["spans_mtlner_nested_f"]}
 
 
 def time_prediction(folders: dict[str, Path], args: argparse.Namespace) -> dict[str, float]:
@@ -180,6 +223,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=["ner", "crf_ner"])
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--words", type=int, default=1000, help="words of a batch")
+    parser.add_argument("--descriptions", help="JSON file of the types' descriptions")
     parser.add_argument("--dropout", type=float, help="of all named systems [default: 0.1]")
     parser.add_argument("--evaluations", type=int, default=5, help="the best one counts")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -204,14 +248,17 @@ def main() -> None:
                 runs[system].append(json.loads((folder / "result.json").read_text()))
         speeds = time_prediction(folders, args)
     print(f"\n{args.train}: {args.steps} steps of {args.words} words, seeds {args.seeds}")
-    print(f"{'system':32} {'F1':>6} {'(of seeds)':>20} {'train w/s':>10} {'pipe w/s':>9} {'MB':>6}")
+    print(
+        f"{'system':32} {'F1':>6} {'(of seeds)':>20} {'nested':>6} {'train w/s':>10} "
+        f"{'pipe w/s':>9} {'MB':>6}"
+    )
     results = {}
     for system, entries in runs.items():
         mean = {key: statistics.mean(run[key] for run in entries) for key in entries[0]}
         results[system] = {**mean, "pipe_words_per_second": speeds[system], "runs": entries}
         of_seeds = " ".join(f"{100 * run['f']:.1f}" for run in entries)
         print(
-            f"{system:32} {100 * mean['f']:6.2f} {of_seeds:>20} "
+            f"{system:32} {100 * mean['f']:6.2f} {of_seeds:>20} {100 * mean['nested_f']:6.2f} "
             f"{mean['train_words_per_second']:10,.0f} {speeds[system]:9,.0f} "
             f"{mean['peak_memory_mb']:6,.0f}"
         )
