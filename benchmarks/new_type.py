@@ -88,8 +88,9 @@ class Tagger:
 
     def __init__(self, path: Path, dev: Part) -> None:
         self.nlp = spacy.load(path / "model-last")
-        self.component: Any = self.nlp.get_pipe("pointer_ner")
-        self.threshold = self.component.cfg["threshold"]
+        component: Any = self.nlp.get_pipe("pointer_ner")
+        self.component = component
+        self.threshold = component.cfg["threshold"]
         self.docs = [
             Doc(self.nlp.vocab, [t.text for t in doc], [bool(t.whitespace_) for t in doc])
             for doc in dev.docs
