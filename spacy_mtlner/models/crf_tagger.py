@@ -1,18 +1,24 @@
 """The architecture of `crf_ner`: tok2vec, optional recurrent layer, fully connected layer, CRF."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from spacy.tokens import Doc
-from thinc.api import ArgsKwargs, Model, chain
+from thinc.api import Model, chain
 from thinc.types import Floats2d
+from torch import Tensor
 
 from spacy_mtlner.codecs.tags import SchemeName, TagScheme
-from spacy_mtlner.models.torch_layer import Rows, TorchShim, build, get_module_shim, torch_layer
+from spacy_mtlner.models.torch_layer import (
+    TorchShim,
+    build,
+    detach_scores,
+    get_module_shim,
+    torch_layer,
+)
 from spacy_mtlner.nn.rnn import RNNKind
-from spacy_mtlner.nn.tagger import CRFScores, Tagger
+from spacy_mtlner.nn.tagger import CRFScores, Tagger, copy_first_tags
 
 
 def build_crf_tagger_v1(
@@ -36,7 +42,7 @@ def build_crf_tagger_v1(
     builder = partial(
         _build_tagger, rnn=rnn, hidden_width=hidden_width, depth=depth, tag_scheme=tag_scheme
     )
-    tagger = torch_layer("crf_tagger", builder, _convert_outputs, dropout=dropout)
+    tagger = torch_layer("crf_tagger", builder, detach_scores, dropout=dropout)
     model: Model[list[Doc], CRFScores] = chain(tok2vec, tagger)
     model.init = _init
     model.set_ref("tok2vec", tok2vec)
@@ -47,17 +53,21 @@ def build_crf_tagger_v1(
 
 
 def _build_tagger(*, nI: int, nO: int, tag_scheme: SchemeName, **settings: Any) -> Tagger:
-    """The tagger's module; which tags are legal depends on their number alone."""
-    n_labels = (nO - 1) // len(TagScheme(tag_scheme, ()).prefixes)
+    return Tagger(nI, tag_constraints(tag_scheme, nO), **settings)
+
+
+def tag_constraints(tag_scheme: SchemeName, n_tags: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Find which tags are legal, which depends on their number alone.
+
+    tag_scheme (SchemeName): The tag scheme.
+    n_tags (int): Number of tags.
+    RETURNS (tuple[Tensor, Tensor, Tensor]): Allowed transitions, starts and ends: see `CRFHead`.
+    """
+    n_labels = (n_tags - 1) // len(TagScheme(tag_scheme, ()).prefixes)
     scheme = TagScheme(tag_scheme, tuple(str(i) for i in range(n_labels)))
-    return Tagger(
-        nI,
-        nO,
-        allowed_transitions=torch.from_numpy(scheme.allowed_transitions),
-        allowed_start=torch.from_numpy(scheme.allowed_start),
-        allowed_end=torch.from_numpy(scheme.allowed_end),
-        **settings,
-    )
+    allowed = (scheme.allowed_transitions, scheme.allowed_start, scheme.allowed_end)
+    transitions, start, end = map(torch.from_numpy, allowed)
+    return transitions, start, end
 
 
 def _init(model: Model, X: list[Doc] | None = None, Y: Any = None) -> None:
@@ -77,20 +87,8 @@ def _resize_output(model: Model, new_nO: int) -> Model:
     # Not the same shim: an optimizer holds averages of the old shapes by the shim's id.
     new = TorchShim(old.builder)
     new.build(nI=tagger.get_dim("nI"), nO=new_nO)
-    cast(Tagger, new.module).copy_tags_from(cast(Tagger, old.module))
+    copy_first_tags(old.module, new.module)
     tagger.shims[0] = new
     for node in (model, tagger):
         node.set_dim("nO", new_nO, force=True)
     return model
-
-
-def _convert_outputs(
-    model: Model, inputs_outputs: tuple[Rows, CRFScores], is_train: bool
-) -> tuple[CRFScores, Callable[[CRFScores], ArgsKwargs]]:
-    """The scores stay torch tensors, for the loss and the decoder, but leave the graph."""
-    _, scores = inputs_outputs
-
-    def backprop(d_scores: CRFScores) -> ArgsKwargs:
-        return ArgsKwargs(args=(tuple(scores),), kwargs={"grad_tensors": tuple(d_scores)})
-
-    return CRFScores(*(score.detach() for score in scores)), backprop

@@ -1,14 +1,21 @@
 """The architecture of `pointer_ner`: tok2vec, optional recurrent layer, pointers, descriptions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
 
 from spacy.tokens import Doc
-from thinc.api import ArgsKwargs, Model
+from thinc.api import Model
 from thinc.types import Floats2d
 
-from spacy_mtlner.models.torch_layer import Rows, TorchShim, build, get_module_shim, torch_layer
+from spacy_mtlner.models.torch_layer import (
+    Rows,
+    TorchShim,
+    build,
+    detach_scores,
+    get_module_shim,
+    torch_layer,
+)
 from spacy_mtlner.nn.pointer import PointerScores, PointerTagger
 from spacy_mtlner.nn.rnn import RNNKind
 
@@ -71,7 +78,7 @@ def build_pointer_tagger_v1(
         match_width=match_width,
         max_length=max_length,
     )
-    tagger = torch_layer("pointer_tagger", builder, _convert_outputs, dropout=dropout)
+    tagger = torch_layer("pointer_tagger", builder, detach_scores, dropout=dropout)
     model: Model[PointerInputs, PointerScores] = Model(
         "pointers",
         _forward,
@@ -138,15 +145,3 @@ def _resize_output(model: Model, new_nO: int) -> Model:
     cast(PointerTagger, new.module).copy_types_from(cast(PointerTagger, old.module))
     tagger.shims[0] = new
     return model
-
-
-def _convert_outputs(
-    model: Model, inputs_outputs: tuple[Rows, PointerScores], is_train: bool
-) -> tuple[PointerScores, Callable[[PointerScores], ArgsKwargs]]:
-    """The scores stay torch tensors, for the loss and the decoder, but leave the graph."""
-    _, scores = inputs_outputs
-
-    def backprop(d_scores: Sequence[Any]) -> ArgsKwargs:
-        return ArgsKwargs(args=(tuple(scores),), kwargs={"grad_tensors": tuple(d_scores)})
-
-    return PointerScores(*(score.detach() for score in scores)), backprop

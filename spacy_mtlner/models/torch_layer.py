@@ -8,15 +8,24 @@ not switch the module between training and evaluation mode, so that several thre
 import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import srsly
 import torch
-from thinc.api import ArgsKwargs, Model, PyTorchShim, PyTorchWrapper_v3, torch2xp, xp2torch
+from thinc.api import (
+    ArgsKwargs,
+    Model,
+    Optimizer,
+    PyTorchShim,
+    PyTorchWrapper_v3,
+    torch2xp,
+    xp2torch,
+)
 from thinc.types import Floats2d
 from torch import Tensor, nn
 
 Rows = list[Floats2d]
+Scores = TypeVar("Scores", bound=tuple[Tensor, ...])
 
 # A forked process hangs in torch if its parent used several threads before.
 _n_threads = 1
@@ -82,6 +91,15 @@ class TorchShim(PyTorchShim):
         finally:
             self.module.eval()
 
+    def finish_update(self, optimizer: Optimizer) -> None:
+        """Change the weights that have a gradient, and those alone: thinc leaves zeros, by which an
+        optimizer with momentum would move what the next batches do not use.
+
+        optimizer (Optimizer): The optimizer.
+        """
+        super().finish_update(optimizer)
+        self.module.zero_grad(set_to_none=True)
+
     def from_bytes(self, bytes_data: bytes) -> "TorchShim":
         """Rebuild the module and read its weights.
 
@@ -101,7 +119,8 @@ def torch_layer(
     convert_outputs: Callable[..., Any],
     *,
     dropout: float | None = None,
-) -> Model[Rows, Any]:
+    convert_inputs: Callable[..., Any] | None = None,
+) -> Model[Any, Any]:
     """Make a layer of a torch module that takes all rows' vectors and the rows' lengths:
     `module(x, lengths)`, with x of shape (n_tokens, width).
 
@@ -109,9 +128,12 @@ def torch_layer(
     builder (Callable[..., nn.Module]): Makes the module from the settings given to `build`.
     convert_outputs (Callable): As in thinc's PyTorchWrapper.
     dropout (Optional[float]): The module's dropout rate; None follows the training's.
-    RETURNS (Model[Rows, Any]): The layer; `build` must be called before it is used.
+    convert_inputs (Optional[Callable]): As in thinc's PyTorchWrapper; None for `rows_to_torch`.
+    RETURNS (Model[Any, Any]): The layer; `build` must be called before it is used.
     """
-    model: Model[Rows, Any] = PyTorchWrapper_v3(nn.Module(), _rows_to_torch, convert_outputs)
+    model: Model[Any, Any] = PyTorchWrapper_v3(
+        nn.Module(), convert_inputs or rows_to_torch, convert_outputs
+    )
     model.name = name
     model.shims[0] = TorchShim(builder)
     # thinc's set_dropout_rate, which every component calls, sets the first where it is there.
@@ -149,10 +171,17 @@ def _set_dropout(model: Model) -> None:
             module.p = rate
 
 
-def _rows_to_torch(
+def rows_to_torch(
     model: Model, rows: Rows, is_train: bool
 ) -> tuple[ArgsKwargs, Callable[[ArgsKwargs], Rows]]:
-    """(length, width) each -> (n_tokens, width) and the lengths. An empty row may have width 0."""
+    """Concatenate rows' vectors, (length, width) each, to (n_tokens, width).
+
+    model (Model): The layer.
+    rows (Rows): The rows; an empty one may have width 0.
+    is_train (bool): Whether gradients will be asked for.
+    RETURNS (tuple[ArgsKwargs, Callable]): The vectors and the lengths, a module's arguments,
+        and the callback from torch's gradients to the rows'.
+    """
     if is_train:
         _set_dropout(model)
     lengths = [len(row) for row in rows]
@@ -162,7 +191,10 @@ def _rows_to_torch(
     x = xp2torch(flat, requires_grad=is_train, device=device)
 
     def backprop(d_inputs: ArgsKwargs) -> Rows:
-        return _split(cast(Floats2d, torch2xp(d_inputs.args[0])), lengths)
+        d_x = d_inputs.args[0]
+        if d_x is None:  # No score depends on the vectors.
+            d_x = torch.zeros_like(x)
+        return _split(cast(Floats2d, torch2xp(d_x)), lengths)
 
     return ArgsKwargs(args=(x, lengths), kwargs={}), backprop
 
@@ -184,6 +216,28 @@ def torch_to_rows(
         return ArgsKwargs(args=((y,),), kwargs={"grad_tensors": (d_y,)})
 
     return _split(cast(Floats2d, torch2xp(y.detach())), [len(row) for row in rows]), backprop
+
+
+def detach_scores(
+    model: Model, inputs_outputs: tuple[Any, Scores], is_train: bool
+) -> tuple[Scores, Callable[[Scores], ArgsKwargs]]:
+    """Take a module's scores out of the graph; they stay torch tensors, for loss and decoder.
+
+    model (Model): The layer.
+    inputs_outputs (tuple[Any, Scores]): The layer's input and the module's output.
+    is_train (bool): Whether gradients will be asked for.
+    RETURNS (tuple[Scores, Callable]): The scores, and the callback from their gradients to torch's.
+    """
+    _, scores = inputs_outputs
+    make = type(scores)
+
+    def backprop(d_scores: Scores) -> ArgsKwargs:
+        pairs = zip(scores, d_scores, strict=True)
+        learned = [(score, d_score) for score, d_score in pairs if score.requires_grad]
+        outputs, gradients = zip(*learned, strict=True) if learned else ((), ())
+        return ArgsKwargs(args=(outputs,), kwargs={"grad_tensors": gradients})
+
+    return make(*(score.detach() for score in scores)), backprop
 
 
 def _flatten(model: Model, rows: Rows, width: int) -> Floats2d:

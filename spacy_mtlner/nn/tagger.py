@@ -1,4 +1,4 @@
-"""The tagging head: an optional recurrent layer, a fully connected layer and a CRF."""
+"""The tagger: an optional recurrent layer, a fully connected layer and a CRF."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,37 +26,21 @@ class CRFScores(NamedTuple):
     end: Tensor
 
 
-class Tagger(nn.Module):
-    """Scores of tags from vectors of tokens: figure 1 of "Application of Pre-training Models in
-    Named Entity Recognition" (fully connected layer and CRF over an encoder), with the recurrent
-    layer of its BiGRU-CRF baseline where wanted.
+class CRFHead(nn.Module):
+    """Fully connected layer and CRF: the scores of a task's tags.
 
     width (int): Size of the input vectors.
-    n_tags (int): Number of tags.
-    rnn (Optional[RNNKind]): Recurrent layer before the fully connected one, if any.
-    hidden_width (int): Size of the recurrent layers' output.
-    depth (int): Number of recurrent layers.
     allowed_transitions (Tensor): Whether tag j may follow tag i, shape (n_tags, n_tags), bool.
     allowed_start (Tensor): Whether a row may begin with a tag, shape (n_tags,), bool.
     allowed_end (Tensor): Whether a row may end with a tag, shape (n_tags,), bool.
     """
 
     def __init__(
-        self,
-        width: int,
-        n_tags: int,
-        *,
-        rnn: RNNKind | None,
-        hidden_width: int,
-        depth: int,
-        allowed_transitions: Tensor,
-        allowed_start: Tensor,
-        allowed_end: Tensor,
+        self, width: int, allowed_transitions: Tensor, allowed_start: Tensor, allowed_end: Tensor
     ) -> None:
         super().__init__()
-        self.dropout = nn.Dropout()
-        self.rnn = BiRNN(rnn, width, hidden_width, depth) if rnn else None
-        self.linear = nn.Linear(hidden_width if rnn else width, n_tags)
+        n_tags = len(allowed_start)
+        self.linear = nn.Linear(width, n_tags)
         self.crf = CRF(
             n_tags,
             batch_first=True,
@@ -64,6 +48,42 @@ class Tagger(nn.Module):
             allowed_start=allowed_start,
             allowed_end=allowed_end,
         )
+
+    def forward(self, x: Tensor) -> CRFScores:
+        """Score the tags of tokens.
+
+        x (Tensor): Vectors of the tokens, shape (n_tokens, width).
+        RETURNS (CRFScores): The scores.
+        """
+        return CRFScores(self.linear(x), *self.crf.scores())
+
+
+class Tagger(nn.Module):
+    """Scores of tags from vectors of tokens: figure 1 of "Application of Pre-training Models in
+    Named Entity Recognition" (fully connected layer and CRF over an encoder), with the recurrent
+    layer of its BiGRU-CRF baseline where wanted.
+
+    width (int): Size of the input vectors.
+    constraints (tuple[Tensor, Tensor, Tensor]): Which transitions, starts and ends are allowed: see
+        `CRFHead`.
+    rnn (Optional[RNNKind]): Recurrent layer before the fully connected one, if any.
+    hidden_width (int): Size of the recurrent layers' output.
+    depth (int): Number of recurrent layers.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        constraints: tuple[Tensor, Tensor, Tensor],
+        *,
+        rnn: RNNKind | None,
+        hidden_width: int,
+        depth: int,
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout()
+        self.rnn = BiRNN(rnn, width, hidden_width, depth) if rnn else None
+        self.head = CRFHead(hidden_width if rnn else width, *constraints)
 
     def forward(self, x: Tensor, lengths: Sequence[int]) -> CRFScores:
         """Score the tags of a batch of rows.
@@ -75,14 +95,17 @@ class Tagger(nn.Module):
         x = self.dropout(x)
         if self.rnn is not None:
             x = self.dropout(self.rnn(x, group_rows(lengths, x.device)))
-        return CRFScores(self.linear(x), *self.crf.scores())
+        scores: CRFScores = self.head(x)
+        return scores
 
-    @torch.no_grad()
-    def copy_tags_from(self, other: "Tagger") -> None:
-        """Take over the weights of a tagger whose tags are the first ones of this one.
 
-        other (Tagger): A tagger with fewer tags and otherwise equal settings.
-        """
-        state = self.state_dict()
-        for name, old in other.state_dict().items():
-            state[name][tuple(slice(size) for size in old.shape)] = old
+@torch.no_grad()
+def copy_first_tags(source: nn.Module, target: nn.Module) -> None:
+    """Give a module the weights of one whose tags are the first ones of its own.
+
+    source (nn.Module): A module with fewer tags and otherwise equal settings.
+    target (nn.Module): The module to write to.
+    """
+    state = target.state_dict()
+    for name, weights in source.state_dict().items():
+        state[name][tuple(slice(size) for size in weights.shape)] = weights

@@ -2,88 +2,34 @@
 
 import math
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any
 
 import numpy
 import torch
-from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples
-from spacy.util import logger
 from spacy.vocab import Vocab
 from thinc.api import Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
-from spacy_mtlner.entities import (
-    Entity,
-    TokenMap,
-    align_entities,
-    read_entities,
-    read_ents,
-    write_entities,
-    write_ents,
+from spacy_mtlner.entities import Entity, write_entities, write_ents
+from spacy_mtlner.pipeline.gold import (
+    Gold,
+    GoldReport,
+    GoldSource,
+    check_report,
+    find_gold_source,
+    is_annotated,
+    read_gold,
 )
 from spacy_mtlner.scoring import score_names
 
-GoldSource = Literal["auto", "spans", "ents"]
 _PREDICTED_TOKENS = 8192  # Predicted at once: larger batches of docs take memory, but no less time.
-WEIGHT = "mtlner_weight"  # Key of a sample's weight in the reference's user_data.
-
-
-@dataclass(frozen=True)
-class Gold:
-    """What an example says about one task.
-
-    entities (list[Entity]): The entities, over the predicted tokens.
-    unknown (Optional[NDArray[numpy.bool_]]): Whether it is unknown what a predicted token belongs
-        to, shape (n_tokens,); None where all is known.
-    weight (float): The sample's weight.
-    n_unaligned (int): Entities that no predicted tokens express.
-    n_dropped (int): Entities that the component cannot represent.
-    """
-
-    entities: list[Entity]
-    unknown: NDArray[numpy.bool_] | None = None
-    weight: float = 1.0
-    n_unaligned: int = 0
-    n_dropped: int = 0
-
-
-@dataclass
-class GoldReport:
-    """Counts of the gold seen at initialisation.
-
-    n_docs (int): Docs.
-    n_annotated (int): Docs that are annotated for the task.
-    n_unaligned (int): Entities that the predicted tokens cannot express.
-    n_dropped (int): Entities that the component cannot represent.
-    labels (Counter[str]): Entities by label.
-    """
-
-    n_docs: int = 0
-    n_annotated: int = 0
-    n_unaligned: int = 0
-    n_dropped: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-
-    def add(self, gold: Gold | None) -> None:
-        """Count a doc's gold.
-
-        gold (Optional[Gold]): The gold; None if the doc is not annotated for the task.
-        """
-        self.n_docs += 1
-        if gold is not None:
-            self.n_annotated += 1
-            self.n_unaligned += gold.n_unaligned
-            self.n_dropped += gold.n_dropped
-            self.labels.update(entity.label for entity in gold.entities)
 
 
 class EntityComponent(TrainablePipe):
@@ -139,6 +85,11 @@ class EntityComponent(TrainablePipe):
         return str(self.cfg["spans_key"])
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """RETURNS (tuple[str, ...]): The spans keys of all tasks that the component learns."""
+        return (self.key,)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """RETURNS (tuple[str, ...]): The labels."""
         return tuple(self.cfg["labels"])
@@ -192,7 +143,7 @@ class EntityComponent(TrainablePipe):
         if nlp is not None:
             self._check_score_weights(nlp)
         if self.cfg["gold"] == "auto":
-            self.cfg["gold_source"] = self._find_gold_source(get_examples())
+            self.cfg["gold_source"] = find_gold_source(get_examples(), self.key)
         report = GoldReport()
         keys: set[str] = set()
         for example in get_examples():
@@ -200,12 +151,29 @@ class EntityComponent(TrainablePipe):
             keys.update(example.reference.spans)
         for label in sorted(report.labels) if labels is None else labels:
             self.add_label(label)
-        self._check_report(report, keys)
-        sample = [eg.predicted for eg in islice(filter(_has_tokens, get_examples()), 10)]
-        if not sample:
-            sample = [Doc(self.vocab, words=["text"])]
+        places = {"spans": f"doc.spans[{self.key!r}]", "ents": "doc.ents"}
+        source = self.cfg["gold_source"]
+        check_report(
+            report,
+            self.labels,
+            who=self.name,
+            where=places[source] if source else " or ".join(places.values()),
+            section=self.section,
+            representable=self.representable,
+            keys=keys,
+        )
         self.model.set_dim("nO", self.n_outputs, force=True)
-        self.initialize_model(sample)
+        self.initialize_model(self._sample_docs(get_examples()))
+
+    @property
+    def section(self) -> str:
+        """RETURNS (str): Section of the config in which labels can be given."""
+        return f"initialize.components.{self.name}"
+
+    def _sample_docs(self, examples: Iterable[Example]) -> list[Doc]:
+        """Some docs, of which at least one has tokens."""
+        sample = [eg.predicted for eg in islice(filter(_has_tokens, examples), 10)]
+        return sample or [Doc(self.vocab, words=["text"])]
 
     def initialize_model(self, sample: list[Doc]) -> None:
         """Initialise the model, whose dimension nO is set.
@@ -223,57 +191,13 @@ class EntityComponent(TrainablePipe):
         """
         return docs
 
-    def _check_report(self, report: GoldReport, keys: set[str]) -> None:
-        places = {"spans": f"doc.spans[{self.key!r}]", "ents": "doc.ents"}
-        source = self.cfg["gold_source"]
-        where = places[source] if source else " or ".join(places.values())
-        if not self.labels:
-            other = f" Spans keys found: {', '.join(map(repr, sorted(keys)))}." if keys else ""
-            raise ValueError(
-                f"{self.name} has no labels: {report.n_annotated} of {report.n_docs} training docs "
-                f"have annotation in {where}, with {report.labels.total()} entities."
-                f"{other} Check the training corpus and the setting 'spans_key', or give "
-                f"the labels in [initialize.components.{self.name}]."
-            )
-        unknown = sorted(set(report.labels) - set(self.labels))
-        if unknown:
-            raise ValueError(
-                f"{self.name}: the training data has labels that are not in the given ones: "
-                f"{', '.join(unknown)}. Add them in [initialize.components.{self.name}], or remove "
-                f"those entities."
-            )
-        missing = [label for label in self.labels if not report.labels[label]]
-        if not report.n_annotated:
-            warnings.warn(
-                f"{self.name}: none of {report.n_docs} training docs is annotated in {where}: "
-                f"nothing can be learned from them.",
-                stacklevel=3,
-            )
-        elif missing:
-            warnings.warn(
-                f"{self.name}: no training example for {', '.join(missing)}.", stacklevel=3
-            )
-        if report.n_unaligned:
-            warnings.warn(
-                f"{self.name}: {report.n_unaligned} gold entities begin or end inside a token of "
-                f"the pipeline's tokenizer and cannot be learned.",
-                stacklevel=3,
-            )
-        if report.n_dropped:
-            warnings.warn(
-                f"{self.name}: {report.n_dropped} gold entities are left out: the component learns "
-                f"{self.representable} ({report.labels.total()} are kept).",
-                stacklevel=3,
-            )
-        logger.info(
-            "%s: %d of %d docs annotated in %s, %d entities, labels: %s",
-            self.name,
-            report.n_annotated,
-            report.n_docs,
-            where,
-            report.labels.total(),
-            ", ".join(self.labels),
-        )
+    def make_training_inputs(self, examples: Sequence[Example]) -> Any:
+        """Make the model's input for an update.
+
+        examples (Sequence[Example]): The examples.
+        RETURNS (Any): The input.
+        """
+        return self.make_inputs([example.predicted for example in examples], is_train=True)
 
     def _check_score_weights(self, nlp: Language) -> None:
         """spaCy drops the weight of a score that no component has, and may then stop early."""
@@ -283,7 +207,7 @@ class EntityComponent(TrainablePipe):
         for name, pipe in nlp.components:
             meta = nlp.get_pipe_meta(name)
             if isinstance(pipe, EntityComponent):
-                names.update(score_names(pipe.key))
+                names.update(name for key in pipe.keys for name in score_names(key))
                 writes_ents |= pipe.cfg["annotate_ents"]
             else:
                 names.update(meta.default_score_weights or {})
@@ -308,27 +232,7 @@ class EntityComponent(TrainablePipe):
         example (Example): The example.
         RETURNS (Optional[Gold]): The gold; None if the reference is not annotated for the task.
         """
-        reference = example.reference
-        source = self.cfg["gold_source"]
-        if source is None or not self._is_annotated(reference, source):
-            return None
-        entities = read_ents(reference) if source == "ents" else read_entities(reference, self.key)
-        tokens = TokenMap.of(example)
-        aligned, unaligned = align_entities(example, entities, tokens)
-        kept = self.select_representable(aligned)
-        n_dropped = len(aligned) - len(kept)
-        ranges = [fragment for entity in unaligned for fragment in entity.fragments]
-        if source == "ents":
-            missing = numpy.flatnonzero(reference.to_array("ENT_IOB") == 0)
-            ranges += ((start, start + 1) for start in missing.tolist())
-        unknown = None
-        if ranges:
-            unknown = numpy.zeros(len(example.predicted), dtype=bool)
-            unknown[numpy.concatenate([tokens.touched(*range_) for range_ in ranges])] = True
-            for entity in kept:  # What stands beside it in a token is known by the entity.
-                unknown[entity.start : entity.end] = False
-        weight = float(reference.user_data.get(WEIGHT, 1.0))
-        return Gold(kept, unknown, weight, len(unaligned), n_dropped)
+        return read_gold(example, self.key, self.cfg["gold_source"], self.select_representable)
 
     @property
     def representable(self) -> str:
@@ -342,21 +246,6 @@ class EntityComponent(TrainablePipe):
         RETURNS (list[Entity]): Those that can be learned.
         """
         return entities
-
-    def _is_annotated(self, doc: Doc, source: str) -> bool:
-        if source == "spans":
-            return self.key in doc.spans
-        return len(doc) > 0 and doc.has_annotation("ENT_IOB")
-
-    def _find_gold_source(self, examples: Iterable[Example]) -> str | None:
-        """Where the examples' gold is; None if they have none."""
-        found = None
-        for example in examples:
-            if self._is_annotated(example.reference, "spans"):
-                return "spans"
-            if found is None and self._is_annotated(example.reference, "ents"):
-                found = "ents"
-        return found
 
     def predict(self, docs: Iterable[Doc]) -> list[list[Entity]]:
         """Predict the entities of a batch of docs, without modifying them.
@@ -374,7 +263,7 @@ class EntityComponent(TrainablePipe):
                 scores = self.model.predict(self.make_inputs(part, is_train=False))
                 entities.extend(self.decode(part, scores))
             else:
-                entities.extend([] for _ in part)
+                entities.extend(self.decode_nothing() for _ in part)
         return entities
 
     def _require_initialized(self) -> None:
@@ -393,7 +282,11 @@ class EntityComponent(TrainablePipe):
         """
         raise NotImplementedError
 
-    def set_annotations(self, docs: Iterable[Doc], scores: list[list[Entity]]) -> None:
+    def decode_nothing(self) -> Any:
+        """RETURNS (list[Entity]): What is predicted for a doc in a batch without tokens."""
+        return []
+
+    def set_annotations(self, docs: Iterable[Doc], scores: Any) -> None:
         """Write entities to a batch of docs.
 
         docs (Iterable[Doc]): The docs.
@@ -428,8 +321,7 @@ class EntityComponent(TrainablePipe):
             return losses
         self._require_initialized()
         set_dropout_rate(self.model, drop)
-        inputs = self.make_inputs([eg.predicted for eg in examples], is_train=True)
-        scores, backprop = self.model.begin_update(inputs)
+        scores, backprop = self.model.begin_update(self.make_training_inputs(examples))
         loss, d_scores = self.get_loss(examples, scores)
         backprop(d_scores)
         if sgd:  # `spacy train` passes False.
@@ -446,20 +338,7 @@ class EntityComponent(TrainablePipe):
         RAISES (ValueError): If the loss is not finite, or a gold label is unknown.
         """
         examples = list(examples)
-        if self.cfg["gold_source"] is None:
-            self.cfg["gold_source"] = self._find_gold_source(examples)
-        golds = [self.read_gold(example) for example in examples]
-        if not any(golds):
-            self._warn_of_other_source(examples)
-        for gold in golds:
-            for entity in gold.entities if gold else ():
-                if entity.label not in self.cfg["labels"]:
-                    raise ValueError(
-                        f"{self.name}: label {entity.label!r} of the training data is unknown. "
-                        f"Labels: {', '.join(self.labels)}. List all labels in "
-                        f"[initialize.components.{self.name}], or call add_label before further "
-                        f"training of a component that is loaded or sourced."
-                    )
+        golds = self.read_golds(examples)
         leaves = type(scores)(*(score.detach().requires_grad_() for score in scores))
         lengths = [len(example.predicted) for example in examples]
         loss = self.compute_loss(golds, lengths, leaves)
@@ -477,22 +356,53 @@ class EntityComponent(TrainablePipe):
             )
         )
 
+    def read_golds(self, examples: Sequence[Example]) -> Any:
+        """Read the gold of a batch, as `compute_loss` takes it.
+
+        examples (Sequence[Example]): The examples.
+        RETURNS (list[Optional[Gold]]): Each example's gold; None where it is not annotated.
+        RAISES (ValueError): If a label is unknown.
+        """
+        if self.cfg["gold_source"] is None:
+            self.cfg["gold_source"] = find_gold_source(examples, self.key)
+        golds = [self.read_gold(example) for example in examples]
+        if not any(golds):
+            self._warn_of_other_source(examples)
+        self.check_labels(golds, self.labels, who=self.name)
+        return golds
+
+    def check_labels(self, golds: Iterable[Gold | None], labels: Sequence[str], who: str) -> None:
+        """Check that the labels of training data are known.
+
+        golds (Iterable[Optional[Gold]]): The gold.
+        labels (Sequence[str]): The known labels.
+        who (str): The component, and the task where it has several.
+        RAISES (ValueError): If a label is unknown.
+        """
+        for gold in golds:
+            for entity in gold.entities if gold else ():
+                if entity.label not in labels:
+                    raise ValueError(
+                        f"{who}: label {entity.label!r} of the training data is unknown. "
+                        f"Labels: {', '.join(labels)}. List all labels in [{self.section}], or "
+                        f"call add_label before further training of a component that is loaded or "
+                        f"sourced."
+                    )
+
     def _warn_of_other_source(self, examples: Sequence[Example]) -> None:
         source = self.cfg["gold_source"]
         other = "ents" if source == "spans" else "spans"
-        if any(self._is_annotated(example.reference, other) for example in examples):
+        if any(is_annotated(example.reference, self.key, other) for example in examples):
             warnings.warn(
                 f"{self.name} learns nothing from a batch: it reads gold from doc.{source}, as "
                 f"decided at initialization, but these docs are annotated in doc.{other} alone.",
-                stacklevel=4,
+                stacklevel=5,
             )
 
-    def compute_loss(
-        self, golds: Sequence[Gold | None], lengths: Sequence[int], scores: Any
-    ) -> Tensor:
+    def compute_loss(self, golds: Any, lengths: Sequence[int], scores: Any) -> Tensor:
         """Compute the loss of a batch.
 
-        golds (Sequence[Optional[Gold]]): Each example's gold; None where it is not annotated.
+        golds (list[Optional[Gold]]): The gold, as `read_golds` returns it.
         lengths (Sequence[int]): Each example's number of predicted tokens.
         scores (NamedTuple[Tensor]): The model's output.
         RETURNS (Tensor): Sum of w_i l_i over the number of annotated examples, a scalar.

@@ -5,24 +5,26 @@ and a CRF over an encoder, and its baseline with a BiGRU.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy
-import torch
+from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc
 from thinc.api import Config, Model
 from torch import Tensor
 
-from spacy_mtlner.codecs.tags import Spans, TagScheme, ranges
+from spacy_mtlner.codecs.tags import TagScheme
 from spacy_mtlner.entities import DEFAULT_KEY, Entity, select_flat
-from spacy_mtlner.nn.crf import crf_decode, crf_path_marginals
-from spacy_mtlner.nn.losses import crf_loss
-from spacy_mtlner.nn.ragged import group_rows
 from spacy_mtlner.nn.tagger import CRFScores
-from spacy_mtlner.pipeline.base import EntityComponent, Gold, GoldSource
+from spacy_mtlner.pipeline.base import EntityComponent
+from spacy_mtlner.pipeline.gold import Gold, GoldSource
+from spacy_mtlner.pipeline.tagging import (
+    decode_tags,
+    make_tag_scheme,
+    path_confidence,
+    tag_loss,
+)
 
 DEFAULT_CONFIG = """
 [model]
@@ -100,7 +102,7 @@ class CRFEntityRecognizer(EntityComponent):
     @property
     def tag_scheme(self) -> TagScheme:
         """RETURNS (TagScheme): The tags of the present labels."""
-        return _make_tag_scheme(self.model.attrs["tag_scheme"], self.labels)
+        return make_tag_scheme(self.model.attrs["tag_scheme"], self.labels)
 
     @property
     def n_outputs(self) -> int:
@@ -127,103 +129,29 @@ class CRFEntityRecognizer(EntityComponent):
         scores (CRFScores): The model's output.
         RETURNS (list[list[Entity]]): Each doc's entities, in order of the text.
         """
-        scheme = self.tag_scheme
-        entities: list[list[Entity]] = [[] for _ in docs]
-        transitions, start, end = scores.transitions, scores.start, scores.end
-        for group in group_rows([len(doc) for doc in docs], scores.emissions.device):
-            emissions = scores.emissions[group.index]  # (rows, length, n_tags)
-            paths = crf_decode(emissions, transitions, start, end, group.mask)  # (rows, length)
-            lengths = group.mask.sum(1).cpu().numpy()
-            spans = scheme.decode(paths[group.mask].cpu().numpy(), lengths)
-            # Only rows with entities need the sums over all paths.
-            filled, rows = numpy.unique(spans.rows, return_inverse=True)
-            if not len(filled):
-                continue
-            index = torch.from_numpy(filled).to(emissions.device)  # (filled rows,)
-            crf = (emissions[index], transitions, start, end, group.mask[index])
-            spans = replace(spans, rows=rows)
-            probabilities = _span_marginals(crf, paths[index], spans, scheme)
-            docs_of_spans = group.rows[index].cpu().numpy()[rows]
-            found = zip(
-                docs_of_spans.tolist(),
-                spans.labels.tolist(),
-                spans.starts.tolist(),
-                spans.ends.tolist(),
-                probabilities.tolist(),
-                strict=True,
-            )
-            for row, label, first, behind, probability in found:
-                entity = Entity(scheme.labels[label], ((first, behind),), probability)
-                entities[row].append(entity)
-        return entities
+        return decode_tags(scores, [len(doc) for doc in docs], self.tag_scheme)
+
+    def predict_with_confidence(
+        self, docs: Sequence[Doc]
+    ) -> tuple[list[list[Entity]], NDArray[numpy.float64]]:
+        """Predict the entities of docs, and how sure the tags of each doc as a whole are.
+
+        docs (Sequence[Doc]): The docs; at least one has tokens.
+        RETURNS (tuple[list[list[Entity]], NDArray[numpy.float64]]): Each doc's entities, and its
+            confidence: see `path_confidence`.
+        """
+        self._require_initialized()
+        scores = self.model.predict(self.make_inputs(list(docs), is_train=False))
+        return self.decode(docs, scores), path_confidence(scores, [len(doc) for doc in docs])
 
     def compute_loss(
         self, golds: Sequence[Gold | None], lengths: Sequence[int], scores: CRFScores
     ) -> Tensor:
-        """Compute the weighted negative log-likelihood of the gold tags; tokens of which nothing is
-        known are marginalised.
+        """Compute the weighted negative log-likelihood of the gold tags: see `tag_loss`.
 
         golds (Sequence[Optional[Gold]]): Each example's gold; None where it is not annotated.
         lengths (Sequence[int]): Each example's number of predicted tokens.
         scores (CRFScores): The model's output.
         RETURNS (Tensor): The loss, a scalar.
         """
-        device = scores.emissions.device
-        tags = torch.from_numpy(self._encode(golds, numpy.asarray(lengths))).to(device)
-        weights = [0.0 if gold is None else gold.weight for gold in golds]
-        annotated = [gold is not None for gold in golds]
-        return crf_loss(
-            scores,
-            tags,
-            lengths,
-            torch.tensor(weights, device=device, dtype=scores.emissions.dtype),
-            torch.tensor(annotated, device=device),
-        )
-
-    def _encode(self, golds: Sequence[Gold | None], lengths: Any) -> Any:
-        """Gold tags of all tokens, (n_tokens,), or the possible ones, (n_tokens, n_tags)."""
-        scheme = self.tag_scheme
-        label_ids = {label: i for i, label in enumerate(scheme.labels)}
-        table = [
-            (row, entity.start, entity.end, label_ids[entity.label])
-            for row, gold in enumerate(golds)
-            if gold is not None
-            for entity in gold.entities
-        ]
-        spans = Spans(*numpy.array(table, dtype=numpy.int64).reshape(-1, 4).T)
-        tags = scheme.encode(spans, lengths)
-        unknown = [None if gold is None else gold.unknown for gold in golds]
-        if all(mask is None for mask in unknown):
-            return tags
-        masks = [
-            numpy.zeros(length, dtype=bool) if mask is None else mask
-            for mask, length in zip(unknown, lengths, strict=True)
-        ]
-        return scheme.possible_tags(tags, numpy.concatenate(masks), lengths)
-
-
-# Building a scheme's tables takes longer than reading a short doc.
-_make_tag_scheme = lru_cache(maxsize=16)(TagScheme)
-
-
-def _span_marginals(
-    crf: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
-    paths: Tensor,
-    spans: Spans,
-    scheme: TagScheme,
-) -> Tensor:
-    """Probability of each span that the best paths, (rows, length), hold: (n_spans,)."""
-    sizes = spans.ends - spans.starts
-    positions = ranges(spans.rows * paths.shape[1] + spans.starts, sizes)
-
-    def to_torch(array: Any) -> Tensor:
-        return torch.from_numpy(numpy.ascontiguousarray(array)).to(paths.device)
-
-    return crf_path_marginals(
-        *crf,
-        rows=to_torch(spans.rows),
-        starts=to_torch(spans.starts),
-        lengths=to_torch(sizes),
-        tags=paths.flatten()[to_torch(positions)],
-        not_next=to_torch(scheme.continuation[spans.labels]),
-    )
+        return tag_loss(scores, golds, lengths, self.tag_scheme)

@@ -36,7 +36,8 @@ from spacy_mtlner.nn.pointer import (
     running_sums,
     span_logits,
 )
-from spacy_mtlner.pipeline.base import EntityComponent, Gold, GoldSource
+from spacy_mtlner.pipeline.base import EntityComponent
+from spacy_mtlner.pipeline.gold import Gold, GoldSource
 
 Matching = Literal["spans", "nearest"]
 OUTSIDE = "O"  # The description of what is no entity.

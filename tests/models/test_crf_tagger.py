@@ -75,9 +75,9 @@ def test_backward():
     assert not any(score.requires_grad for score in scores)
     backprop(CRFScores(*map(torch.ones_like, scores)))
     tagger = get_module_shim(model.get_ref("output_layer")).module
-    allowed = tagger.crf.allowed_transitions
-    assert torch.equal(tagger.crf.transitions.grad, allowed.to(torch.float32))
-    torch.testing.assert_close(tagger.linear.bias.grad, torch.full((9,), 5.0))
+    allowed = tagger.head.crf.allowed_transitions
+    assert torch.equal(tagger.head.crf.transitions.grad, allowed.to(torch.float32))
+    torch.testing.assert_close(tagger.head.linear.bias.grad, torch.full((9,), 5.0))
     tok2vec = model.get_ref("tok2vec")
     gradients = [
         node.get_grad(name)

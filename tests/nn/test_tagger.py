@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spacy_mtlner.nn.tagger import Tagger
+from spacy_mtlner.nn.tagger import Tagger, copy_first_tags
 
 WIDTH = 3
 
@@ -15,13 +15,10 @@ def make_tagger(n_tags: int, rnn: str | None = None, depth: int = 1) -> Tagger:
     start[1] = end[0] = False
     return Tagger(
         WIDTH,
-        n_tags,
+        (allowed, start, end),
         rnn=rnn,
         hidden_width=4,
         depth=depth,
-        allowed_transitions=allowed,
-        allowed_start=start,
-        allowed_end=end,
     ).eval()
 
 
@@ -37,7 +34,7 @@ def test_scores(rnn):
     torch.testing.assert_close(scores.emissions[2:], tagger(x[2:], [4]).emissions)
     assert tagger(x[:0], [0, 0]).emissions.shape == (0, 5)
     if rnn is None:
-        torch.testing.assert_close(scores.emissions, tagger.linear(x))
+        torch.testing.assert_close(scores.emissions, tagger.head.linear(x))
 
 
 def test_dropout():
@@ -49,12 +46,12 @@ def test_dropout():
 
 
 @pytest.mark.parametrize(("rnn", "depth"), [(None, 1), ("lstm", 2), ("gru", 1)])
-def test_copy_tags_from(rnn, depth):
+def test_copy_first_tags(rnn, depth):
     torch.manual_seed(0)
     old, new = make_tagger(3, rnn, depth), make_tagger(5, rnn, depth)
     x, lengths = torch.randn(7, WIDTH), [3, 4]
     before, fresh = old(x, lengths), new(x, lengths)
-    new.copy_tags_from(old)
+    copy_first_tags(old, new)
     after = new(x, lengths)
     torch.testing.assert_close(after.emissions[:, :3], before.emissions)
     assert torch.equal(after.transitions[:3, :3], before.transitions)

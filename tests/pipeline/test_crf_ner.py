@@ -499,7 +499,7 @@ def test_loss_that_is_not_finite_is_an_error() -> None:
     nlp.initialize(lambda: examples)
     module = get_module_shim(component.model.get_ref("output_layer")).module
     with torch.no_grad():
-        next(module.linear.parameters()).fill_(float("nan"))
+        next(module.head.linear.parameters()).fill_(float("nan"))
     with pytest.raises(ValueError, match=r"The loss of crf_ner is nan"):
         nlp.update(examples)
 
@@ -518,7 +518,7 @@ def test_learn_rate_factor_scales_the_heads_steps_only() -> None:
         component = add_crf(nlp, learn_rate_factor=factor)
         examples = make_examples(nlp)
         nlp.initialize(lambda examples=examples: examples)
-        head = get_module_shim(component.model.get_ref("output_layer")).module.linear.weight
+        head = get_module_shim(component.model.get_ref("output_layer")).module.head.linear.weight
         table = next(n for n in component.model.walk() if n.name == "hashembed")
         before = head.detach().clone(), table.get_param("E").copy()
         sgd = Optimizer(0.1, grad_clip=0.0, L2=0.0, use_averages=False, use_radam=False)

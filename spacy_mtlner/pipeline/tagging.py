@@ -1,0 +1,151 @@
+"""Tag sequences of a CRF: decoding, confidence and loss, for the components that tag."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spacy_mtlner.codecs.tags import Spans, TagScheme, ranges
+from spacy_mtlner.entities import Entity
+from spacy_mtlner.nn.crf import crf_decode, crf_decode_n_best, crf_path_marginals
+from spacy_mtlner.nn.losses import crf_loss
+from spacy_mtlner.nn.ragged import group_rows
+from spacy_mtlner.nn.tagger import CRFScores
+from spacy_mtlner.pipeline.gold import Gold
+
+# Building a scheme's tables takes longer than reading a short doc.
+make_tag_scheme = lru_cache(maxsize=16)(TagScheme)
+
+
+def decode_tags(scores: CRFScores, lengths: Sequence[int], scheme: TagScheme) -> list[list[Entity]]:
+    """Find the best tag sequence of each row and read its entities.
+
+    scores (CRFScores): The scores.
+    lengths (Sequence[int]): The rows' lengths.
+    scheme (TagScheme): The tags.
+    RETURNS (list[list[Entity]]): Each row's entities, in order of the text.
+    """
+    entities: list[list[Entity]] = [[] for _ in lengths]
+    transitions, start, end = scores.transitions, scores.start, scores.end
+    for group in group_rows(lengths, scores.emissions.device):
+        emissions = scores.emissions[group.index]  # (rows, length, n_tags)
+        paths = crf_decode(emissions, transitions, start, end, group.mask)  # (rows, length)
+        sizes = group.mask.sum(1).cpu().numpy()
+        spans = scheme.decode(paths[group.mask].cpu().numpy(), sizes)
+        # Only rows with entities need the sums over all paths.
+        filled, rows = numpy.unique(spans.rows, return_inverse=True)
+        if not len(filled):
+            continue
+        index = torch.from_numpy(filled).to(emissions.device)  # (filled rows,)
+        crf = (emissions[index], transitions, start, end, group.mask[index])
+        spans = replace(spans, rows=rows)
+        probabilities = _span_marginals(crf, paths[index], spans, scheme)
+        rows_of_spans = group.rows[index].cpu().numpy()[rows]
+        found = zip(
+            rows_of_spans.tolist(),
+            spans.labels.tolist(),
+            spans.starts.tolist(),
+            spans.ends.tolist(),
+            probabilities.tolist(),
+            strict=True,
+        )
+        for row, label, first, behind, probability in found:
+            entity = Entity(scheme.labels[label], ((first, behind),), probability)
+            entities[row].append(entity)
+    return entities
+
+
+def path_confidence(scores: CRFScores, lengths: Sequence[int]) -> NDArray[numpy.float64]:
+    """Measure how far the best tag sequence of each row is ahead of the second best: eq. 2 of "A
+    Multi-Task BERT-BiLSTM-AM-CRF Strategy for Chinese Named Entity Recognition".
+
+    With the probabilities of both, (y - y_2nd) / y = 1 - exp(s_2nd - s), where s is a sequence's
+    score: the sum over all sequences cancels out.
+
+    scores (CRFScores): The scores.
+    lengths (Sequence[int]): The rows' lengths.
+    RETURNS (NDArray[numpy.float64]): Confidences in [0, 1], shape (n_rows,); 1 for an empty row and
+        where only one sequence is legal.
+    """
+    confidences = numpy.ones(len(lengths))
+    crf = (scores.transitions, scores.start, scores.end)
+    for group in group_rows(lengths, scores.emissions.device):
+        emissions = scores.emissions[group.index]  # (rows, length, n_tags)
+        _, best = crf_decode_n_best(emissions, *crf, group.mask, n=2)  # (rows, 2)
+        ahead = (best[:, 0] - best[:, 1]).double()  # inf where there is no second
+        confidences[group.rows.cpu().numpy()] = -torch.expm1(-ahead).cpu().numpy()
+    return confidences
+
+
+def tag_loss(
+    scores: CRFScores, golds: Sequence[Gold | None], lengths: Sequence[int], scheme: TagScheme
+) -> Tensor:
+    """Compute the weighted negative log-likelihood of the gold tags; tokens of which nothing is
+    known are marginalised.
+
+    scores (CRFScores): The scores.
+    golds (Sequence[Optional[Gold]]): Each row's gold; None where it is not annotated.
+    lengths (Sequence[int]): The rows' lengths.
+    scheme (TagScheme): The tags.
+    RETURNS (Tensor): Sum of w_i l_i over the number of annotated rows, a scalar.
+    """
+    device = scores.emissions.device
+    tags = torch.from_numpy(_encode(golds, numpy.asarray(lengths), scheme)).to(device)
+    weights = [0.0 if gold is None else gold.weight for gold in golds]
+    annotated = [gold is not None for gold in golds]
+    return crf_loss(
+        scores,
+        tags,
+        lengths,
+        torch.tensor(weights, device=device, dtype=scores.emissions.dtype),
+        torch.tensor(annotated, device=device),
+    )
+
+
+def _encode(golds: Sequence[Gold | None], lengths: Any, scheme: TagScheme) -> Any:
+    """Gold tags of all tokens, (n_tokens,), or the possible ones, (n_tokens, n_tags)."""
+    label_ids = {label: i for i, label in enumerate(scheme.labels)}
+    table = [
+        (row, entity.start, entity.end, label_ids[entity.label])
+        for row, gold in enumerate(golds)
+        if gold is not None
+        for entity in gold.entities
+    ]
+    spans = Spans(*numpy.array(table, dtype=numpy.int64).reshape(-1, 4).T)
+    tags = scheme.encode(spans, lengths)
+    unknown = [None if gold is None else gold.unknown for gold in golds]
+    if all(mask is None for mask in unknown):
+        return tags
+    masks = [
+        numpy.zeros(length, dtype=bool) if mask is None else mask
+        for mask, length in zip(unknown, lengths, strict=True)
+    ]
+    return scheme.possible_tags(tags, numpy.concatenate(masks), lengths)
+
+
+def _span_marginals(
+    crf: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    paths: Tensor,
+    spans: Spans,
+    scheme: TagScheme,
+) -> Tensor:
+    """Probability of each span that the best paths, (rows, length), hold: (n_spans,)."""
+    sizes = spans.ends - spans.starts
+    positions = ranges(spans.rows * paths.shape[1] + spans.starts, sizes)
+
+    def to_torch(array: Any) -> Tensor:
+        return torch.from_numpy(numpy.ascontiguousarray(array)).to(paths.device)
+
+    return crf_path_marginals(
+        *crf,
+        rows=to_torch(spans.rows),
+        starts=to_torch(spans.starts),
+        lengths=to_torch(sizes),
+        tags=paths.flatten()[to_torch(positions)],
+        not_next=to_torch(scheme.continuation[spans.labels]),
+    )

@@ -1,0 +1,1 @@
+"""Corpora of several tasks, sample weights and pseudo-labels."""

@@ -1,0 +1,321 @@
+"""Training on several corpora that are annotated for different tasks."""
+
+import json
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+from weakref import WeakKeyDictionary
+
+from spacy.language import Language
+from spacy.tokens import Doc, DocBin
+from spacy.training import Example
+from spacy.util import logger
+
+from spacy_mtlner.entities import read_ents, write_entities
+from spacy_mtlner.formats import CorpusError
+from spacy_mtlner.formats.corpus import make_corpus
+from spacy_mtlner.pipeline.base import EntityComponent
+from spacy_mtlner.pipeline.gold import WEIGHT
+from spacy_mtlner.training.similarity import (
+    Numbers,
+    Similarity,
+    measure_similarity,
+    weigh_sentences,
+)
+
+Role = Literal["main", "auxiliary", "unlabelled"]
+
+# The unlabelled references of the reader's last pass over a pipeline's corpora, for the callback
+# that writes pseudo-labels to them: spaCy passes no examples to it.
+UNLABELLED: "WeakKeyDictionary[Language, list[Doc]]" = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus, as [corpora.NAME.corpora.TASK] of the config gives it.
+
+    path (Path): A .spacy file, a folder of them, or a file or folder in another format that
+        `mtlner convert` reads; of an unlabelled corpus a .txt file with a text per line, JSON lines
+        with "text", or .spacy.
+    role (Role): "main" or "auxiliary" for an annotated corpus, "unlabelled" for raw text.
+    limit (int): Take that many sentences, chosen by the reader's seed; 0 for all.
+    ratio (float): How often a sentence is yielded in a pass over the corpora: 2.0 for twice, 0.5
+        for half of them, drawn anew in every pass.
+    spans_key (Optional[str]): The key the gold has in the corpus, if it is not the task's name and
+        the docs have several.
+    """
+
+    path: Path
+    role: Role
+    limit: int = 0
+    ratio: float = 1.0
+    spans_key: str | None = None
+
+
+def make_task_corpora(
+    corpora: dict[str, dict[str, Any]],
+    seed: int = 0,
+    similarity: Similarity | None = None,
+    power: float = 1.0,
+    scale: float | None = None,
+) -> "TaskCorpora":
+    """Registered as `spacy_mtlner.TaskCorpora.v1`: see `TaskCorpora`.
+
+    corpora (dict[str, dict[str, Any]]): Each corpus's settings by the name of its task: see
+        `Source`.
+    RAISES (ValueError): If a setting is missing, unknown or out of range.
+    """
+    sources = {task: _check_source(task, settings) for task, settings in corpora.items()}
+    return TaskCorpora(sources, seed=seed, similarity=similarity, power=power, scale=scale)
+
+
+def _check_source(task: str, settings: Mapping[str, Any]) -> Source:
+    where = f"spacy_mtlner.TaskCorpora.v1, corpus {task!r}"
+    known = list(Source.__dataclass_fields__)
+    unknown = sorted(settings.keys() - set(known))
+    if unknown:
+        raise ValueError(f"{where}: unknown setting {unknown[0]!r}. Known: {', '.join(known)}.")
+    if settings.get("path") is None:
+        raise ValueError(
+            f"{where} has no path: set it in the config, or on the command line, as with "
+            f"--paths.{task}."
+        )
+    if settings.get("role") not in get_args(Role):
+        raise ValueError(
+            f"{where}: the role is {settings.get('role')!r}; set it to one of "
+            f"{', '.join(map(repr, get_args(Role)))}."
+        )
+    source = Source(**{**settings, "path": Path(settings["path"])})
+    if source.limit < 0 or source.ratio <= 0:
+        raise ValueError(
+            f"{where}: limit must be 0 or more and ratio above 0, not {source.limit} and "
+            f"{source.ratio}."
+        )
+    return source
+
+
+@dataclass
+class TaskCorpora:
+    """Reads several corpora as one: shuffled examples, each with its gold under the spans key of
+    its corpus's task, and with its weight (eq. 4).
+
+    A doc that has the task's key is taken as it is. Otherwise its only spans key, the source's
+    `spans_key`, or `doc.ents` becomes the task's; a component learns only from docs with its key.
+
+    sources (Mapping[str, Source]): The corpora by their tasks.
+    seed (int): Seed of the order, and of the choice where there is a limit or a ratio.
+    similarity (Optional[Similarity]): How sentences of auxiliary corpora are compared with the main
+        one to weigh them; None to weigh all alike. With "encoder" they are compared once, by the
+        encoder that training begins with.
+    power (float): The power d of eq. 6.
+    scale (Optional[float]): The divisor C of eq. 6; None for the highest similarity.
+    RAISES (ValueError): If there is no main corpus or more than one, or a setting is out of range.
+    """
+
+    sources: Mapping[str, Source]
+    seed: int = 0
+    similarity: Similarity | None = None
+    power: float = 1.0
+    scale: float | None = None
+    _random: random.Random = field(init=False, repr=False)
+    _weights: dict[str, Numbers] | None = field(init=False, default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        main = self._with_role("main")
+        if len(main) != 1:
+            raise ValueError(
+                f"spacy_mtlner.TaskCorpora.v1: one corpus must have the role 'main', and only one; "
+                f"{', '.join(map(repr, main)) or 'none'} of {', '.join(map(repr, self.sources))} "
+                f"has. Unlabelled text and auxiliary corpora only add to a main one."
+            )
+        if self.similarity not in (None, *get_args(Similarity)):
+            raise ValueError(
+                f"spacy_mtlner.TaskCorpora.v1: unknown similarity {self.similarity!r}. Use one of "
+                f"{', '.join(map(repr, get_args(Similarity)))}, or null."
+            )
+        if self.power <= 0 or (self.scale is not None and self.scale <= 0):
+            raise ValueError(
+                f"spacy_mtlner.TaskCorpora.v1: power and scale must be above 0, not {self.power} "
+                f"and {self.scale}."
+            )
+        self._random = random.Random(self.seed)
+
+    def _with_role(self, role: Role) -> list[str]:
+        return [task for task, source in self.sources.items() if source.role == role]
+
+    def __call__(self, nlp: Language) -> Iterator[Example]:
+        """Read the examples of a pass over the corpora.
+
+        nlp (Language): The pipeline.
+        YIELDS (Example): The examples.
+        RAISES (ValueError): If a corpus is empty or its task unknown, or unlabelled text is to be
+            streamed.
+        """
+        is_streamed = nlp.config.get("training", {}).get("max_epochs") == -1
+        self._check(nlp, is_streamed)
+        docs = {task: self._read(task, nlp) for task in self.sources}
+        self._weigh(docs, nlp)
+        raw = [doc for task in self._with_role("unlabelled") for doc in docs[task]]
+        if raw:
+            UNLABELLED[nlp] = raw
+        chosen = [doc for task, part in docs.items() for doc in self._draw(task, part)]
+        self._random.shuffle(chosen)
+        for doc in chosen:
+            yield Example(nlp.make_doc(doc.text), doc)
+
+    def _check(self, nlp: Language, is_streamed: bool) -> None:
+        keys = {
+            key
+            for _, pipe in nlp.pipeline
+            if isinstance(pipe, EntityComponent)
+            for key in pipe.keys
+        }
+        for task, source in self.sources.items():
+            if source.role == "unlabelled":
+                if is_streamed:
+                    raise ValueError(
+                        f"Corpus {task!r} is unlabelled, which does not go with max_epochs = -1: "
+                        f"pseudo-labels are written to sentences that stay in memory. Set "
+                        f"[training] max_epochs to 0."
+                    )
+            elif keys and task not in keys:
+                raise ValueError(
+                    f"Corpus {task!r} is for a task that no component learns: their tasks are "
+                    f"{', '.join(map(repr, sorted(keys)))}. Name the corpus after its task, or "
+                    f"give a component that spans key."
+                )
+            if source.ratio % 1 and not is_streamed:
+                warnings.warn(
+                    f"Corpus {task!r} has a ratio of {source.ratio}, but training reads the "
+                    f"corpora only once: the same sentences are left out of all epochs. Set "
+                    f"[training] max_epochs to -1 to draw anew in every pass.",
+                    stacklevel=3,
+                )
+
+    def _read(self, task: str, nlp: Language) -> list[Doc]:
+        source = self.sources[task]
+        if source.role == "unlabelled":
+            # Made anew, so that the pipeline predicts on the very tokens of the references.
+            docs = [nlp.make_doc(text) for text in _read_texts(source.path, nlp)]
+        else:
+            docs = list(_read_annotated(source, task, nlp))
+        if not docs:
+            raise CorpusError(source.path, None, f"The {source.role} corpus {task!r} is empty.")
+        if source.limit:
+            # The first of one permutation: a larger limit only adds to a smaller one.
+            order = list(range(len(docs)))
+            random.Random(self.seed).shuffle(order)
+            docs = [docs[i] for i in sorted(order[: source.limit])]
+        return docs
+
+    def _draw(self, task: str, docs: Sequence[Doc]) -> Iterator[Doc]:
+        """The docs as often as the corpus's ratio says."""
+        times, share = divmod(self.sources[task].ratio, 1)
+        yield from list(docs) * int(times)
+        yield from self._random.sample(docs, round(share * len(docs)))
+
+    def _weigh(self, docs: Mapping[str, Sequence[Doc]], nlp: Language) -> None:
+        """Multiply the auxiliary sentences' weights by their similarity to the main corpus."""
+        auxiliary = self._with_role("auxiliary")
+        if self.similarity is None or not auxiliary:
+            return
+        if self._weights is None:
+            if self.similarity == "encoder" and not _is_initialized(nlp):
+                return  # Initialization reads the corpora before there is an encoder.
+            main = self._with_role("main")[0]
+            compared = {task: docs[task] for task in (main, *auxiliary)}
+            cosines = measure_similarity(self.similarity, compared, main, nlp)
+            self._weights = weigh_sentences(cosines, power=self.power, scale=self.scale)
+            for task, weights in self._weights.items():
+                logger.info("Corpus %r: mean weight %.3f by similarity", task, weights.mean())
+        for task, weights in self._weights.items():
+            for doc, weight in zip(docs[task], weights.tolist(), strict=True):
+                doc.user_data[WEIGHT] = float(doc.user_data.get(WEIGHT, 1.0)) * weight
+
+
+def _is_initialized(nlp: Language) -> bool:
+    return all(pipe.is_initialized for _, pipe in nlp.pipeline if isinstance(pipe, EntityComponent))
+
+
+def _read_annotated(source: Source, task: str, nlp: Language) -> Iterator[Doc]:
+    """A corpus's docs, whose gold is brought to the task's spans key."""
+    files = _find_docbins(source.path)
+    if files:
+        for path in files:
+            docs = DocBin().from_disk(path).get_docs(nlp.vocab)
+            for number, doc in enumerate(docs, start=1):
+                _set_key(doc, task, source, path, number)
+                yield doc
+    else:
+        for example in make_corpus(source.path, spans_key=task)(nlp):
+            yield example.reference
+
+
+def _find_docbins(path: Path) -> list[Path]:
+    """The .spacy files that a path names; none if it is of another format."""
+    if path.is_dir():
+        return sorted(path.rglob("*.spacy"))
+    if path.suffix == ".spacy" and not path.is_file():
+        raise CorpusError(path, None, "There is no such file.")
+    return [path] if path.suffix == ".spacy" else []
+
+
+def _set_key(doc: Doc, task: str, source: Source, path: Path, number: int) -> None:
+    """Bring a doc's gold to the task's spans key."""
+    if task in doc.spans:
+        return
+    keys = [source.spans_key] if source.spans_key else list(doc.spans)
+    where = f"doc {number}: no spans key {task!r}"
+    if len(keys) > 1:
+        found = ", ".join(map(repr, keys))
+        raise CorpusError(
+            path, None, f"{where}, but {found}. Set spans_key of corpus {task!r} to one of them."
+        )
+    if not keys:
+        if not doc.has_annotation("ENT_IOB") and len(doc):
+            raise CorpusError(
+                path,
+                None,
+                f"{where}, nor any other, nor doc.ents: the doc is not annotated. Give corpus "
+                f"{task!r} the role 'unlabelled', or remove the doc.",
+            )
+        write_entities(doc, read_ents(doc), task)
+    elif keys[0] not in doc.spans:
+        found = ", ".join(map(repr, doc.spans)) or "none"
+        raise CorpusError(
+            path, None, f"{where}, nor {keys[0]!r}, which spans_key names. Keys found: {found}."
+        )
+    else:
+        group = doc.spans.pop(keys[0])
+        group.name = task
+        doc.spans[task] = group
+
+
+def _read_texts(path: Path, nlp: Language) -> Iterator[str]:
+    """Texts of raw data, whatever annotation it has."""
+    files = _find_docbins(path)
+    for part in files:
+        yield from (doc.text for doc in DocBin().from_disk(part).get_docs(nlp.vocab))
+    if files:
+        return
+    if not path.is_file():
+        raise CorpusError(path, None, "There is no such file of raw text, nor .spacy files in it.")
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            if path.suffix == ".txt":
+                yield line.strip()
+                continue
+            try:
+                text = json.loads(line)["text"]
+            except (ValueError, KeyError, TypeError):
+                text = None
+            if not isinstance(text, str):
+                raise CorpusError(
+                    path, number, 'Raw text is a .txt file, .spacy, or JSON lines with "text".'
+                )
+            yield text
