@@ -1,4 +1,8 @@
-"""Check folders of annotated sentences (train/dev/test .jsonl) and print their counts."""
+"""Check folders of annotated sentences (train/dev/test .jsonl) and print their counts.
+
+Where a folder has raw.jsonl, texts without annotation, it is checked for its format and for texts
+too similar to each other or to annotated ones.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("train", "dev", "test")
+RAW = "raw.jsonl"
 NEAR_DUPLICATE = 0.5
 MAX_SHARED_OPENING = 6
 
@@ -137,6 +142,32 @@ def parse_line(line: str) -> tuple[str, list[Entity], list[str]]:
     return text, entities, problems
 
 
+def parse_raw_line(line: str) -> tuple[str, list[str]]:
+    """Return text and problems of one JSON line without annotation."""
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        return "", [f"not JSON: {error}"]
+    if not isinstance(record, dict) or set(record) != {"text"}:
+        return "", ["not an object with exactly the key 'text'"]
+    text = record["text"]
+    if not isinstance(text, str) or not text.strip():
+        return "", ["'text' is not a non-empty string"]
+    return text, []
+
+
+def read_lines(path: Path) -> tuple[list[str], list[str]]:
+    """Return the lines of a file and what is wrong with the file."""
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return [], [f"{path}:0: cannot be read: {error}"]
+    lines = content.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return lines, [] if lines else [f"{path}:0: no sentences"]
+
+
 def skeleton(text: str, entities: Sequence[Entity]) -> str:
     """Replace outermost entities by their labels and digits by 0."""
     outer = [entity for entity in entities if not is_nested(entity, entities)]
@@ -181,22 +212,14 @@ def near_duplicates(sentences: Sequence[Sentence]) -> list[str]:
 
 
 def check(folder: Path) -> Report:
-    """Check the three parts of one folder."""
+    """Check the three parts of one folder, and its raw texts where it has some."""
     report = Report(folder)
     sentences: list[Sentence] = []
     for part in PARTS:
         path = folder / f"{part}.jsonl"
         counts = report.counts[part] = Counts()
-        try:
-            content = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            report.findings.append(f"{path}:0: cannot be read: {error}")
-            continue
-        lines = content.split("\n")
-        if lines[-1] == "":
-            lines.pop()
-        if not lines:
-            report.findings.append(f"{path}:0: no sentences")
+        lines, faults = read_lines(path)
+        report.findings.extend(faults)
         for number, line in enumerate(lines, start=1):
             where = f"{path}:{number}"
             text, entities, problems = parse_line(line)
@@ -204,7 +227,17 @@ def check(folder: Path) -> Report:
             if not problems:
                 counts.add(entities)
                 sentences.append(Sentence(where, text, entities))
-    report.findings.extend(near_duplicates(sentences))
+    raw: list[Sentence] = []
+    path = folder / RAW
+    if path.exists():
+        lines, faults = read_lines(path)
+        report.findings.extend(faults)
+        for number, line in enumerate(lines, start=1):
+            text, problems = parse_raw_line(line)
+            report.findings.extend(f"{path}:{number}: {problem}" for problem in problems)
+            if not problems:
+                raw.append(Sentence(f"{path}:{number}", text, []))
+    report.findings.extend(near_duplicates(sentences + raw))
     first_of: dict[str, str] = {}
     openings: dict[str, list[str]] = defaultdict(list)
     for sentence in sentences:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +23,7 @@ def checker() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["news_zh", "reactions_en", "bio_en"])
+@pytest.mark.parametrize("name", ["news_zh", "forum_zh", "reactions_en", "bio_en"])
 def test_corpus_has_no_findings_and_the_promised_size(checker: ModuleType, name: str) -> None:
     assert checker.check(ASSETS / name).findings == []
     for part, size in PARTS.items():
@@ -45,6 +46,60 @@ def test_checker_finds_faults(checker: ModuleType, tmp_path: Path) -> None:
     findings = "\n".join(checker.check(tmp_path).findings)
     assert "train.jsonl:3" in findings
     assert "train.jsonl:2" in findings
+
+
+def test_checker_finds_faults_of_raw_texts(checker: ModuleType, tmp_path: Path) -> None:
+    """Their format, and texts too similar to each other or to annotated ones."""
+    annotated = {
+        "train": "Der Zug nach Ulm hatte gestern Verspätung.",
+        "dev": "Im Hafen liegen drei alte Schiffe.",
+        "test": "Niemand weiß, wo der Schlüssel ist.",
+    }
+    for part, text in annotated.items():
+        (tmp_path / f"{part}.jsonl").write_text(json.dumps({"text": text, "entities": []}))
+    assert checker.check(tmp_path).findings == []
+    lines = [
+        '{"text": "Der Zug nach Bonn hatte gestern Verspätung."}',  # Like one of train.
+        '{"text": "Auf dem Markt gibt es heute Spargel."}',
+        '{"text": "Auf dem Markt gab es heute Spargel."}',  # Like the one before.
+        '{"text": " "}',
+        '{"text": "Mit Annotation.", "entities": []}',
+        "kein JSON",
+        '{"text": "Der Bäcker schließt um sechs."}',
+    ]
+    path = tmp_path / "raw.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    findings = checker.check(tmp_path).findings
+    places = [int(f.removeprefix(f"{path}:").partition(":")[0]) for f in findings]
+    assert sorted(places) == [1, 3, 4, 5, 6]
+    path.write_text("")
+    assert checker.check(tmp_path).findings == [f"{path}:0: no sentences"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_forum_is_flat_and_has_enough_of_every_label(checker: ModuleType, part: str) -> None:
+    counts = checker.check(ASSETS / "forum_zh").counts[part]
+    labels = {"name", "company", "organization", "address", "position", "work"}
+    assert set(counts.labels) == labels and counts.discontinuous == 0
+    assert min(counts.labels.values()) >= (60 if part == "train" else 15)
+    lines = (ASSETS / "forum_zh" / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        spans = sorted(span for entity in json.loads(line)["entities"] for span in entity["spans"])
+        assert all(first[1] <= second[0] for first, second in pairwise(spans))
+
+
+def test_raw_texts_of_forum_are_others_than_the_annotated() -> None:
+    """Neither those of its own parts nor those of news_zh, which the raw texts serve as well."""
+
+    def texts(path: Path) -> list[str]:
+        return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+    raw = texts(ASSETS / "forum_zh" / "raw.jsonl")
+    assert all(text.strip() for text in raw)
+    assert len(set(raw)) == len(raw) >= 300
+    for name in ("forum_zh", "news_zh"):
+        for part in PARTS:
+            assert not set(raw) & {*texts(ASSETS / name / f"{part}.jsonl")}
 
 
 @pytest.mark.parametrize("part", PARTS)
