@@ -1,6 +1,6 @@
 """Check folders of annotated sentences (train/dev/test .jsonl) and print their counts.
 
-Where a folder has raw.jsonl, texts without annotation, it is checked for its format and for texts
+Where a folder has raw.txt, texts without annotation, one a line, it is checked for texts that are
 too similar to each other or to annotated ones.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PARTS = ("train", "dev", "test")
-RAW = "raw.jsonl"
+RAW = "raw.txt"
 NEAR_DUPLICATE = 0.5
 MAX_SHARED_OPENING = 6
 
@@ -142,20 +142,6 @@ def parse_line(line: str) -> tuple[str, list[Entity], list[str]]:
     return text, entities, problems
 
 
-def parse_raw_line(line: str) -> tuple[str, list[str]]:
-    """Return text and problems of one JSON line without annotation."""
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        return "", [f"not JSON: {error}"]
-    if not isinstance(record, dict) or set(record) != {"text"}:
-        return "", ["not an object with exactly the key 'text'"]
-    text = record["text"]
-    if not isinstance(text, str) or not text.strip():
-        return "", ["'text' is not a non-empty string"]
-    return text, []
-
-
 def read_lines(path: Path) -> tuple[list[str], list[str]]:
     """Return the lines of a file and what is wrong with the file."""
     try:
@@ -233,10 +219,10 @@ def check(folder: Path) -> Report:
         lines, faults = read_lines(path)
         report.findings.extend(faults)
         for number, line in enumerate(lines, start=1):
-            text, problems = parse_raw_line(line)
-            report.findings.extend(f"{path}:{number}: {problem}" for problem in problems)
-            if not problems:
-                raw.append(Sentence(f"{path}:{number}", text, []))
+            if not line.strip():
+                report.findings.append(f"{path}:{number}: an empty line")
+            else:
+                raw.append(Sentence(f"{path}:{number}", line, []))
     report.findings.extend(near_duplicates(sentences + raw))
     first_of: dict[str, str] = {}
     openings: dict[str, list[str]] = defaultdict(list)

@@ -1,0 +1,140 @@
+"""Pseudo-labels for unlabelled text."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import spacy
+from spacy.language import Language
+from spacy.util import fix_random_seed
+
+from spacy_mtlner.entities import Entity, read_entities, write_entities
+from spacy_mtlner.pipeline.gold import WEIGHT
+from spacy_mtlner.training.pseudo_labels import make_pseudo_labeller
+from spacy_mtlner.training.task_corpora import UNLABELLED
+
+from .test_task_corpora import EMBED, make_task_corpora, write_docs
+
+KNOWN = ["Rome is old", "Paris is big", "we saw Rome", "nothing at all", "big old Paris"]
+RAW = ["Rome is big", "we saw Paris", "qwe rtz uio", "nothing at all"]
+
+
+@pytest.fixture(params=["crf_ner", "multitask_crf_ner"])
+def nlp(request: pytest.FixtureRequest, tmp_path: Path) -> Language:
+    """A pipeline that has learned KNOWN, over a shared encoder, with RAW as unlabelled text."""
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    tok2vec = {"@architectures": "spacy.Tok2Vec.v2", "embed": EMBED, "encode": {
+        "@architectures": "spacy.MaxoutWindowEncoder.v2",
+        "width": 16, "depth": 1, "window_size": 1, "maxout_pieces": 2,
+    }}  # fmt: skip
+    nlp.add_pipe("tok2vec", config={"model": tok2vec})
+    listener = {"@architectures": "spacy.Tok2VecListener.v1", "width": 16, "upstream": "*"}
+    config: dict[str, Any] = {"model": {"tok2vec": listener, "rnn": None}}
+    if request.param == "multitask_crf_ner":
+        config["tasks"] = {"mtlner": "main"}
+    nlp.add_pipe(request.param, name="entities", config=config)
+    docs = []
+    for text in KNOWN:
+        doc = nlp.make_doc(text)
+        cities = [(i, i + 1) for i, word in enumerate(doc) if word.text in ("Rome", "Paris")]
+        write_entities(doc, [Entity("CITY", (span,)) for span in cities])
+        docs.append(doc)
+    (tmp_path / "raw.txt").write_text("\n".join(RAW))
+    reader = make_task_corpora(
+        {
+            "mtlner": {"path": write_docs(tmp_path / "known.spacy", docs), "role": "main"},
+            "raw": {"path": tmp_path / "raw.txt", "role": "unlabelled"},
+        }
+    )
+    nlp.initialize(lambda: reader(nlp)).learn_rate = 0.02
+    optimizer = nlp.resume_training()
+    optimizer.learn_rate = 0.02
+    examples = list(reader(nlp))
+    for _ in range(40):
+        nlp.update(examples, sgd=optimizer)
+    return nlp
+
+
+def references(nlp: Language) -> dict[str, Any]:
+    return {doc.text: doc for doc in UNLABELLED[nlp]}
+
+
+def test_labels_what_the_model_is_sure_of(
+    nlp: Language, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not any(doc.spans for doc in UNLABELLED[nlp])
+    make_pseudo_labeller("entities", start=0, min_confidence=0.0)(nlp, {"step": 0, "epoch": 0})
+    docs = references(nlp)
+    assert read_entities(docs["we saw Paris"]) == [Entity("CITY", ((2, 3),))]
+    assert read_entities(docs["nothing at all"]) == []
+    weights = {text: doc.user_data[WEIGHT] for text, doc in docs.items()}
+    assert all(0 <= weight <= 1 for weight in weights.values())
+    for doc in docs.values():
+        predicted = nlp(doc.text)
+        assert read_entities(predicted) == read_entities(doc)
+    assert "pseudo-labels for 4 of 4" in capsys.readouterr().out
+    # Above the least sure text, that one is skipped and loses the labels it had.
+    ordered = sorted(weights, key=lambda text: weights[text])
+    between = (weights[ordered[0]] + weights[ordered[1]]) / 2
+    make_pseudo_labeller("entities", start=0, min_confidence=between)(nlp, {"step": 0})
+    assert [text for text, doc in docs.items() if not doc.spans] == [ordered[0]]
+    out = " ".join(capsys.readouterr().out.split())
+    mean = sum(weights[text] for text in ordered[1:]) / 3
+    assert f"for 3 of 4 unlabelled sentences, of mean confidence {mean:.2f}; 1 are below" in out
+
+
+def test_batches_do_not_matter(nlp: Language) -> None:
+    found = []
+    for batch_size in (1, 100):
+        label = make_pseudo_labeller("entities", start=0, min_confidence=0, batch_size=batch_size)
+        label(nlp, {"step": 0})
+        found.append(
+            {t: (read_entities(d), d.user_data[WEIGHT]) for t, d in references(nlp).items()}
+        )
+    for text, (entities, weight) in found[0].items():
+        assert found[1][text] == (entities, pytest.approx(weight, abs=1e-4))
+
+
+def test_steps(nlp: Language) -> None:
+    label = make_pseudo_labeller("entities", start=20, refresh=10, min_confidence=0.0)
+    ran = []
+    for step in range(45):
+        for doc in UNLABELLED[nlp]:
+            doc.spans.clear()
+        label(nlp, {"step": step, "epoch": 0})
+        if any(doc.spans for doc in UNLABELLED[nlp]):
+            ran.append(step)
+    assert ran == [20, 30, 40]
+
+
+def test_learns_from_its_labels(nlp: Language) -> None:
+    """The references that were labelled in place are those of the training's examples."""
+    losses: dict[str, float] = {}
+    from spacy.training import Example
+
+    examples = [Example(nlp.make_doc(doc.text), doc) for doc in UNLABELLED[nlp]]
+    nlp.update(examples, losses=losses)
+    assert losses["entities"] == 0.0
+    make_pseudo_labeller("entities", start=0, min_confidence=0.0)(nlp, {"step": 0})
+    nlp.update(examples, losses=losses)
+    assert losses["entities"] > 0.0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"start": -1}, {"refresh": 0}, {"batch_size": 0}, {"min_confidence": 1.5}]
+)
+def test_settings_that_do_not_do(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(settings))}.* must be"):
+        make_pseudo_labeller("entities", **settings)
+
+
+def test_what_is_missing_is_named(nlp: Language) -> None:
+    with pytest.raises(ValueError, match="no component 'ner', but tok2vec, entities"):
+        make_pseudo_labeller("ner", start=0)(nlp, {"step": 0})
+    with pytest.raises(ValueError, match="tok2vec gives no confidence"):
+        make_pseudo_labeller("tok2vec", start=0)(nlp, {"step": 0})
+    with pytest.raises(ValueError, match="no unlabelled text. Read it by"):
+        other = spacy.blank("en")
+        other.add_pipe("crf_ner")
+        make_pseudo_labeller("crf_ner", start=0)(other, {"step": 0})
