@@ -2,9 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import srsly
@@ -15,40 +13,48 @@ from spacy_mtlner.formats.convert import WRITER_SUFFIXES
 from spacy_mtlner.formats.detect import detect_format
 from spacy_mtlner.models.crf_tagger import build_crf_tagger_v1
 from spacy_mtlner.models.encoders import build_character_embed_v1, build_transformer_encoder_v1
-from spacy_mtlner.pipeline import crf_ner  # noqa: F401  (registers the factory)
+from spacy_mtlner.models.multitask_crf import build_multitask_crf_v1
+from spacy_mtlner.pipeline import crf_ner, multitask_crf_ner  # noqa: F401  (registers factories)
+from spacy_mtlner.training.task_corpora import make_task_corpora
 
 ROOT = Path(__file__).parent.parent
 BUILDERS = {
-    "spacy_mtlner.CRFTagger.v1": build_crf_tagger_v1,
-    "spacy_mtlner.CharacterEmbed.v1": build_character_embed_v1,
-    "spacy_mtlner.TransformerEncoder.v1": build_transformer_encoder_v1,
+    "spacy_mtlner.CRFTagger.v1": ("crf_ner", build_crf_tagger_v1),
+    "spacy_mtlner.CharacterEmbed.v1": ("crf_ner", build_character_embed_v1),
+    "spacy_mtlner.TransformerEncoder.v1": ("crf_ner", build_transformer_encoder_v1),
+    "spacy_mtlner.MultiTaskCRF.v1": ("multitask_crf_ner", build_multitask_crf_v1),
+    "spacy_mtlner.TaskCorpora.v1": ("multitask_crf_ner", make_task_corpora),
 }
 
 
-def read_defaults(name: str) -> dict[str, str]:
-    """Setting and default of the first table behind a name that starts a line or a title."""
-    text = (ROOT / "docs" / "crf_ner.md").read_text(encoding="utf-8")
-    start = re.search(rf"^(## |`)?{re.escape(name)}", text, re.MULTILINE)
+def read_defaults(page: str, name: str) -> dict[str, str]:
+    """Setting and default of the first table behind a title, or a name that starts a line."""
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    start = re.search(rf"^(## .*|`)?{re.escape(name)}", text, re.MULTILINE)
     assert start is not None
     table = text[start.end() :].split("| setting |", 1)[1].split("\n\n", 1)[0]
-    rows = [[cell.strip(" `") for cell in line.split("|")] for line in table.split("\n")[2:]]
-    return {row[1]: row[3] for row in rows}
+    header, _, *rows = (
+        [cell.strip(" `") for cell in line.split("|")] for line in f"| setting |{table}".split("\n")
+    )
+    default = header.index("default")
+    return {row[1]: row[default] for row in rows}
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_settings_of_architectures(name: str) -> None:
-    builder: Callable[..., Any] = BUILDERS[name]
+def test_settings_of_functions(name: str) -> None:
+    page, builder = BUILDERS[name]
     parameters = inspect.signature(builder).parameters.values()
-    assert read_defaults(name) == {
+    assert read_defaults(page, name) == {
         p.name: "" if p.default is p.empty else srsly.json_dumps(p.default) for p in parameters
     }
 
 
-def test_settings_of_the_factory() -> None:
-    defaults = dict(Language.get_factory_meta("crf_ner").default_config)
+@pytest.mark.parametrize("factory", ["crf_ner", "multitask_crf_ner"])
+def test_settings_of_factories(factory: str) -> None:
+    defaults = dict(Language.get_factory_meta(factory).default_config)
     for name, section in {"model": "@architectures", "scorer": "@scorers"}.items():
         defaults[name] = defaults[name][section]
-    documented = read_defaults("Settings")
+    documented = read_defaults(factory, "Settings")
     assert documented == {
         name: value if name in ("model", "scorer") else srsly.json_dumps(value)
         for name, value in defaults.items()

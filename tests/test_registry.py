@@ -14,13 +14,17 @@ POINTS = [
 ]
 EXPECTED = {
     ("spacy_factories", "crf_ner"),
+    ("spacy_factories", "multitask_crf_ner"),
     ("spacy_factories", "pointer_ner"),
     ("spacy_architectures", "spacy_mtlner.CRFTagger.v1"),
+    ("spacy_architectures", "spacy_mtlner.MultiTaskCRF.v1"),
     ("spacy_architectures", "spacy_mtlner.PointerTagger.v1"),
     ("spacy_architectures", "spacy_mtlner.TransformerEncoder.v1"),
     ("spacy_architectures", "spacy_mtlner.CharacterEmbed.v1"),
     ("spacy_scorers", "spacy_mtlner.entity_scorer.v1"),
     ("spacy_readers", "spacy_mtlner.Corpus.v1"),
+    ("spacy_readers", "spacy_mtlner.TaskCorpora.v1"),
+    ("spacy_callbacks", "spacy_mtlner.pseudo_label.v1"),
     ("spacy_cli", "mtlner"),
 }
 
@@ -32,7 +36,8 @@ def test_all_names_are_registered() -> None:
 @pytest.mark.parametrize(("group", "name"), POINTS)
 def test_registered_names_resolve(group: str, name: str) -> None:
     if group == "spacy_factories":
-        assert spacy.blank("en").add_pipe(name)
+        config = {"tasks": {"mtlner": "main"}} if name == "multitask_crf_ner" else {}
+        assert spacy.blank("en").add_pipe(name, config=config)
     else:
         assert spacy.util.registry.get(group.removeprefix("spacy_"), name)
 

@@ -33,7 +33,8 @@ def read_metrics(folder: Path) -> list[Metrics]:
     """Read the metrics of all pipelines.
 
     folder (Path): Holds `<corpus>/<recipe>.json` files, written by `spacy evaluate`.
-    RETURNS (list[Metrics]): One for each spans key of each file, by corpus and recipe.
+    RETURNS (list[Metrics]): One for each spans key of each file that has scores, by corpus and
+        recipe.
     RAISES (ValueError): If there is no such file, or one holds no scores of entities.
     """
     metrics = []
@@ -49,7 +50,10 @@ def read_metrics(folder: Path) -> list[Metrics]:
                 f"{path}: no scores of entities. Evaluate a pipeline that has a component of "
                 f"spacy_mtlner, with: python -m spacy evaluate MODEL CORPUS --output {path}"
             )
-        metrics += [Metrics(path.parent.name, path.stem, key, scores) for key in sorted(keys)]
+        # A pipeline of several tasks is scored for those that the corpus is annotated for.
+        scored = [key for key in sorted(keys) if scores[f"spans_{key}_f"] is not None]
+        names = (path.parent.name, path.stem)
+        metrics += [Metrics(*names, key, scores) for key in scored or sorted(keys)]
     if not metrics:
         raise ValueError(f"{folder}: no <corpus>/<recipe>.json in this folder.")
     return metrics

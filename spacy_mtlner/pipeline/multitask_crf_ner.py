@@ -63,6 +63,7 @@ DEFAULT_MULTITASK_MODEL = Config().from_str(DEFAULT_CONFIG)["model"]
     assigns=["doc.spans", "doc.ents", "token.ent_iob", "token.ent_type"],
     default_config={
         "model": DEFAULT_MULTITASK_MODEL,
+        "tasks": {},  # There must be some: a default would be merged with those of a config.
         "predicted_tasks": "main",
         "annotate_ents": False,
         "overwrite": False,

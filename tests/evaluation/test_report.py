@@ -36,6 +36,16 @@ def test_several_keys_are_several_rows(tmp_path: Path) -> None:
     assert "| two (b) |" in report
 
 
+def test_keys_that_the_corpus_does_not_have_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "news" / "two.json"
+    write_scores(path, keys=("a", "b"))
+    scores = srsly.read_json(path)
+    srsly.write_json(path, {**scores, **{key: None for key in scores if "_b_" in key}})
+    report = make_report(read_metrics(tmp_path))
+    assert "| two (a) |" in report
+    assert "(b)" not in report
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [("{", "not JSON"), ('{"ents_f": 1.0}', "no scores of entities")],

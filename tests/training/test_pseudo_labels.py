@@ -89,9 +89,8 @@ def test_batches_do_not_matter(nlp: Language) -> None:
     for batch_size in (1, 100):
         label = make_pseudo_labeller("entities", start=0, min_confidence=0, batch_size=batch_size)
         label(nlp, {"step": 0})
-        found.append(
-            {t: (read_entities(d), d.user_data[WEIGHT]) for t, d in references(nlp).items()}
-        )
+        docs = references(nlp).items()
+        found.append({text: (read_entities(doc), doc.user_data[WEIGHT]) for text, doc in docs})
     for text, (entities, weight) in found[0].items():
         assert found[1][text] == (entities, pytest.approx(weight, abs=1e-4))
 
@@ -125,7 +124,7 @@ def test_learns_from_its_labels(nlp: Language) -> None:
     "settings", [{"start": -1}, {"refresh": 0}, {"batch_size": 0}, {"min_confidence": 1.5}]
 )
 def test_settings_that_do_not_do(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"{next(iter(settings))}.* must be"):
+    with pytest.raises(ValueError, match=next(iter(settings))):
         make_pseudo_labeller("entities", **settings)
 
 
@@ -134,7 +133,7 @@ def test_what_is_missing_is_named(nlp: Language) -> None:
         make_pseudo_labeller("ner", start=0)(nlp, {"step": 0})
     with pytest.raises(ValueError, match="tok2vec gives no confidence"):
         make_pseudo_labeller("tok2vec", start=0)(nlp, {"step": 0})
-    with pytest.raises(ValueError, match="no unlabelled text. Read it by"):
+    with pytest.raises(ValueError, match="has no unlabelled text"):
         other = spacy.blank("en")
         other.add_pipe("crf_ner")
         make_pseudo_labeller("crf_ner", start=0)(other, {"step": 0})

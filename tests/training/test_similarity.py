@@ -73,7 +73,7 @@ def test_tf_idf_by_hand() -> None:
     # The unit vectors of main's sentences, (a, c) and (c), and their mean.
     a, c = math.log(2) * idf["a"], math.log(2) * idf["c"]
     first = numpy.array([a, c]) / math.hypot(a, c)
-    mean = (first + [0, 1]) / 2
+    mean = (first + numpy.array([0, 1])) / 2
     mean /= numpy.linalg.norm(mean)
     b = math.log(3) * idf["b"]
     numpy.testing.assert_allclose(found["other"], [a / math.hypot(a, b) * mean[0], 0], atol=1e-12)
