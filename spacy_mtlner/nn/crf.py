@@ -128,7 +128,8 @@ def crf_decode_n_best(
     mask (Tensor): Bool: which positions hold a token, (B, L).
     n (int): Number of paths per row, N.
     RETURNS (Tuple[Tensor, Tensor]): Tags, 0 on padding and where a row has fewer legal paths,
-        (B, N, L), and path scores, -inf where a row has fewer legal paths, (B, N).
+        (B, N, L), and path scores, in float64 where the device has it, -inf where a row has fewer
+        legal paths, (B, N).
     """
     scores, grid = _lattice(emissions, transitions, start, end, mask)
     steps, batch, size = scores.shape
@@ -147,7 +148,7 @@ def crf_decode_n_best(
         torch.gather(origins[k].flatten(1), 1, nodes[k], out=nodes[k - 1])
     paths = nodes[1:-1].permute(1, 2, 0) % size  # (B, N, L)
     legal = mask[:, None] & (best > -_INF)[..., None]  # (B, N, L)
-    return paths.masked_fill(~legal, 0), best.to(scores.dtype)
+    return paths.masked_fill(~legal, 0), best
 
 
 @torch.no_grad()

@@ -103,23 +103,23 @@ class MultiTaskTagger(nn.Module):
         RETURNS (MultiTaskScores): The scores.
         """
         x = self.dropout(x)
-        sizes = torch.tensor(lengths, device=x.device)
-        wanted = wanted.to(x.device)
+        # Rows and tokens are selected on the CPU: a GPU would be waited for at each selection.
+        wanted, sizes = wanted.cpu(), torch.tensor(lengths)
         is_run = wanted.any(1).tolist()
+        is_fused = len(self.attentions) > 0 and is_run[0]
         scores: list[CRFScores | None] = [None] * len(self.heads)
         fused = []
         for task in range(1, len(self.heads)):
-            is_fused = len(self.attentions) > 0 and is_run[0]
-            rows = wanted[task] | wanted[0] if is_fused else wanted[task]
             if not is_run[task] and not is_fused:
                 continue
+            rows = wanted[task] | wanted[0] if is_fused else wanted[task]
             hidden = self._run_rnn(task, x, sizes, rows)
-            own = wanted[task].repeat_interleave(sizes)[rows.repeat_interleave(sizes)]
             if is_run[task]:
-                scores[task] = self.heads[task](hidden[own])
+                own = wanted[task][rows]
+                scores[task] = self.heads[task](_select(hidden, sizes[rows], own))
             if is_fused:
-                of_main = wanted[0].repeat_interleave(sizes)[rows.repeat_interleave(sizes)]
-                fused.append(self._attend(task, hidden[of_main], sizes[wanted[0]]))
+                of_main = _select(hidden, sizes[rows], wanted[0][rows])
+                fused.append(self._attend(task, of_main, sizes[wanted[0]]))
         if is_run[0]:
             hidden = self._run_rnn(0, x, sizes, wanted[0])
             scores[0] = self.heads[0](torch.cat([hidden, *fused], dim=1))
@@ -134,20 +134,26 @@ class MultiTaskTagger(nn.Module):
     def _run_rnn(self, task: int, x: Tensor, sizes: Tensor, rows: Tensor) -> Tensor:
         """Hidden states of the tokens of some rows, (n_rows,) bool: (their tokens, size)."""
         rnn = self.rnns[task]
-        if not rows.all():
-            x, sizes = x[rows.repeat_interleave(sizes)], sizes[rows]
+        x = _select(x, sizes, rows)
         if isinstance(rnn, nn.Identity):
             return x
-        hidden: Tensor = self.dropout(rnn(x, group_rows(sizes.tolist(), x.device)))
+        hidden: Tensor = self.dropout(rnn(x, group_rows(sizes[rows].tolist(), x.device)))
         return hidden
 
     def _attend(self, task: int, hidden: Tensor, sizes: Tensor) -> Tensor:
         """Self-attention over an auxiliary task's hidden states, (n_tokens, size)."""
         if not len(hidden):
             return hidden
-        row = torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
+        row = torch.arange(len(sizes)).repeat_interleave(sizes).to(hidden.device)
         attended = self.attentions[task - 1](hidden, row, int(sizes.max()))
         return self.dropout(attended)
+
+
+def _select(x: Tensor, sizes: Tensor, rows: Tensor) -> Tensor:
+    """The tokens of some rows, (n_rows,) bool, of all tokens, (n_tokens, ...)."""
+    if rows.all():
+        return x
+    return x[rows.repeat_interleave(sizes).nonzero()[:, 0].to(x.device)]
 
 
 def _score_nothing(head: nn.Module, x: Tensor) -> CRFScores:

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any
@@ -90,6 +90,11 @@ class EntityComponent(TrainablePipe):
         return (self.key,)
 
     @property
+    def predicted_keys(self) -> tuple[str, ...]:
+        """RETURNS (tuple[str, ...]): The spans keys that the component writes."""
+        return self.keys
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """RETURNS (tuple[str, ...]): The labels."""
         return tuple(self.cfg["labels"])
@@ -159,6 +164,7 @@ class EntityComponent(TrainablePipe):
             who=self.name,
             where=places[source] if source else " or ".join(places.values()),
             section=self.section,
+            setting="spans_key",
             representable=self.representable,
             keys=keys,
         )
@@ -207,7 +213,7 @@ class EntityComponent(TrainablePipe):
         for name, pipe in nlp.components:
             meta = nlp.get_pipe_meta(name)
             if isinstance(pipe, EntityComponent):
-                names.update(name for key in pipe.keys for name in score_names(key))
+                names.update(name for key in pipe.predicted_keys for name in score_names(key))
                 writes_ents |= pipe.cfg["annotate_ents"]
             else:
                 names.update(meta.default_score_weights or {})
@@ -253,11 +259,8 @@ class EntityComponent(TrainablePipe):
         docs (Iterable[Doc]): The docs.
         RETURNS (list[list[Entity]]): Each doc's entities.
         """
-        docs = list(docs)
-        starts = numpy.cumsum([0, *map(len, docs)])[:-1]
         entities: list[list[Entity]] = []
-        for _, group in groupby(zip(starts // _PREDICTED_TOKENS, docs, strict=True), itemgetter(0)):
-            part = [doc for _, doc in group]
+        for part in split_docs(list(docs)):
             if any(len(doc) for doc in part):
                 self._require_initialized()
                 scores = self.model.predict(self.make_inputs(part, is_train=False))
@@ -428,6 +431,17 @@ class EntityComponent(TrainablePipe):
                     node.set_param(name, weights)
 
 
+def split_docs(docs: Sequence[Doc]) -> Iterator[list[Doc]]:
+    """Split docs into parts that are predicted at once.
+
+    docs (Sequence[Doc]): The docs.
+    YIELDS (list[Doc]): The parts.
+    """
+    starts = numpy.cumsum([0, *map(len, docs)])[:-1]
+    for _, group in groupby(zip(starts // _PREDICTED_TOKENS, docs, strict=True), itemgetter(0)):
+        yield [doc for _, doc in group]
+
+
 class _ScaledOptimizer:
     """An optimizer at a multiple of its learning rate."""
 
@@ -437,6 +451,16 @@ class _ScaledOptimizer:
 
     def __call__(self, key: Any, weights: Any, gradient: Any) -> tuple[Any, Any]:
         return self.optimizer(key, weights, gradient, lr_scale=self.factor)
+
+
+def reads_in_passes(nlp: Language) -> bool:
+    """Tell whether training reads its corpus again for every pass, with `max_epochs = -1`; then
+    initialization sees only the first examples.
+
+    nlp (Language): The pipeline.
+    RETURNS (bool): Whether it does.
+    """
+    return nlp.config.interpolate().get("training", {}).get("max_epochs") == -1
 
 
 def _has_tokens(example: Example) -> bool:

@@ -22,7 +22,7 @@ from spacy_mtlner.pipeline.gold import Gold, GoldSource
 from spacy_mtlner.pipeline.tagging import (
     decode_tags,
     make_tag_scheme,
-    path_confidence,
+    predict_with_confidence,
     tag_loss,
 )
 
@@ -136,13 +136,12 @@ class CRFEntityRecognizer(EntityComponent):
     ) -> tuple[list[list[Entity]], NDArray[numpy.float64]]:
         """Predict the entities of docs, and how sure the tags of each doc as a whole are.
 
-        docs (Sequence[Doc]): The docs; at least one has tokens.
+        docs (Sequence[Doc]): The docs.
         RETURNS (tuple[list[list[Entity]], NDArray[numpy.float64]]): Each doc's entities, and its
             confidence: see `path_confidence`.
         """
         self._require_initialized()
-        scores = self.model.predict(self.make_inputs(list(docs), is_train=False))
-        return self.decode(docs, scores), path_confidence(scores, [len(doc) for doc in docs])
+        return predict_with_confidence(docs, self.model.predict, self.tag_scheme)
 
     def compute_loss(
         self, golds: Sequence[Gold | None], lengths: Sequence[int], scores: CRFScores

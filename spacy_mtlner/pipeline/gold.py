@@ -1,5 +1,6 @@
 """What examples say about a task: reading it, and reporting what cannot be learned."""
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,10 @@ from spacy.util import logger
 from spacy_mtlner.entities import Entity, TokenMap, align_entities, read_entities, read_ents
 
 GoldSource = Literal["auto", "spans", "ents"]
-WEIGHT = "mtlner_weight"  # Key of a sample's weight in the reference's user_data.
+# Keys of the reference's user_data: a sample's weight, and for each spans key the tokens of which
+# nothing is known.
+WEIGHT = "mtlner_weight"
+UNKNOWN = "mtlner_unknown"
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,15 @@ def is_annotated(doc: Doc, key: str, source: str) -> bool:
     return len(doc) > 0 and doc.has_annotation("ENT_IOB")
 
 
+def find_missing(doc: Doc) -> list[int]:
+    """Find the tokens whose annotation in doc.ents is missing.
+
+    doc (Doc): The doc.
+    RETURNS (list[int]): Their positions.
+    """
+    return [int(i) for i in numpy.flatnonzero(doc.to_array("ENT_IOB") == 0)]
+
+
 def find_gold_source(examples: Iterable[Example], key: str) -> str | None:
     """Find out where the gold of a task is.
 
@@ -122,8 +135,10 @@ def read_gold(
     n_dropped = len(aligned) - len(kept)
     ranges = [fragment for entity in unaligned for fragment in entity.fragments]
     if source == "ents":
-        missing = numpy.flatnonzero(reference.to_array("ENT_IOB") == 0)
-        ranges += ((start, start + 1) for start in missing.tolist())
+        missing = find_missing(reference)
+    else:
+        missing = reference.user_data.get(UNKNOWN, {}).get(key, [])
+    ranges += ((start, start + 1) for start in missing)
     unknown = None
     if ranges:
         unknown = numpy.zeros(len(example.predicted), dtype=bool)
@@ -131,6 +146,11 @@ def read_gold(
         for entity in kept:  # What stands beside it in a token is known by the entity.
             unknown[entity.start : entity.end] = False
     weight = float(reference.user_data.get(WEIGHT, 1.0))
+    if not 0 <= weight < math.inf:
+        raise ValueError(
+            f"user_data[{WEIGHT!r}] of the training doc {reference.text[:40]!r} is {weight}: a "
+            f"weight must be 0 or more, and finite."
+        )
     return Gold(kept, unknown, weight, len(unaligned), n_dropped)
 
 
@@ -141,6 +161,7 @@ def check_report(
     who: str,
     where: str,
     section: str,
+    setting: str,
     representable: str,
     keys: Iterable[str],
 ) -> None:
@@ -151,6 +172,7 @@ def check_report(
     who (str): The component, and the task where it has several.
     where (str): Where the gold is read.
     section (str): Section of the config in which labels can be given.
+    setting (str): The component's setting that names what it learns.
     representable (str): What entities the component can represent.
     keys (Iterable[str]): Spans keys of the training data.
     RAISES (ValueError): If there are no labels, or the data have others.
@@ -160,7 +182,7 @@ def check_report(
         raise ValueError(
             f"{who} has no labels: {report.n_annotated} of {report.n_docs} training docs "
             f"have annotation in {where}, with {report.labels.total()} entities."
-            f"{other} Check the training corpus and the setting 'spans_key', or give "
+            f"{other} Check the training corpus and the setting {setting!r}, or give "
             f"the labels in [{section}]."
         )
     unknown = sorted(set(report.labels) - set(labels))

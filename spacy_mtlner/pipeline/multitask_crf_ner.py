@@ -21,12 +21,13 @@ from spacy_mtlner.codecs.tags import TagScheme
 from spacy_mtlner.entities import Entity, select_flat, write_entities, write_ents
 from spacy_mtlner.models.multitask_crf import TaskInputs, resize_tasks
 from spacy_mtlner.nn.multitask import MultiTaskScores
-from spacy_mtlner.pipeline.base import EntityComponent
+from spacy_mtlner.nn.tagger import CRFScores
+from spacy_mtlner.pipeline.base import EntityComponent, reads_in_passes
 from spacy_mtlner.pipeline.gold import Gold, GoldReport, check_report, read_gold
 from spacy_mtlner.pipeline.tagging import (
     decode_tags,
     make_tag_scheme,
-    path_confidence,
+    predict_with_confidence,
     tag_loss,
 )
 
@@ -127,11 +128,6 @@ class MultiTaskEntityRecognizer(EntityComponent):
         scorer: Callable[..., dict[str, Any]] | None,
     ) -> None:
         keys = _order_tasks(tasks, name)
-        if predicted_tasks not in ("main", "all", *keys):
-            raise ValueError(
-                f"{name}: predicted_tasks is {predicted_tasks!r}, which is no task: set 'main', "
-                f"'all' or one of {', '.join(map(repr, keys))}."
-            )
         super().__init__(
             vocab,
             model,
@@ -144,8 +140,8 @@ class MultiTaskEntityRecognizer(EntityComponent):
             scorer=scorer,
         )
         self.cfg["tasks"] = dict(tasks)
-        self.cfg["predicted_tasks"] = predicted_tasks
         self.cfg["labels"] = {key: [] for key in keys}
+        self.predicted_tasks = predicted_tasks
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -153,9 +149,23 @@ class MultiTaskEntityRecognizer(EntityComponent):
         return tuple(_order_tasks(self.cfg["tasks"], self.name))
 
     @property
+    def predicted_tasks(self) -> str:
+        """RETURNS (str): Whose entities are predicted: "main", "all" or a task's key."""
+        return str(self.cfg["predicted_tasks"])
+
+    @predicted_tasks.setter
+    def predicted_tasks(self, value: str) -> None:
+        if value not in ("main", "all", *self.keys):
+            raise ValueError(
+                f"{self.name}: predicted_tasks is {value!r}, which is no task: set 'main', 'all' "
+                f"or one of {', '.join(map(repr, self.keys))}."
+            )
+        self.cfg["predicted_tasks"] = value
+
+    @property
     def predicted_keys(self) -> tuple[str, ...]:
         """RETURNS (tuple[str, ...]): The spans keys of the tasks whose entities are predicted."""
-        wanted = self.cfg["predicted_tasks"]
+        wanted = self.predicted_tasks
         if wanted == "all":
             return self.keys
         return (self.key,) if wanted == "main" else (wanted,)
@@ -236,12 +246,20 @@ class MultiTaskEntityRecognizer(EntityComponent):
         for key, report in reports.items():
             for label in labels.get(key, sorted(report.labels)):
                 self.add_label(label, key)
+            if not report.n_annotated and not (nlp is not None and reads_in_passes(nlp)):
+                keys = ", ".join(map(repr, sorted(found))) or "none"
+                raise ValueError(
+                    f"{self._name_task(key)}: none of {report.n_docs} training docs is annotated "
+                    f"in doc.spans[{key!r}]. Spans keys found: {keys}. Check the training corpus "
+                    f"and the setting 'tasks'."
+                )
             check_report(
                 report,
                 self.cfg["labels"][key],
                 who=self._name_task(key),
                 where=f"doc.spans[{key!r}]",
                 section=f"{self.section}.labels",
+                setting="tasks",
                 representable=self.representable,
                 keys=found,
             )
@@ -361,15 +379,16 @@ class MultiTaskEntityRecognizer(EntityComponent):
     ) -> tuple[list[list[Entity]], NDArray[numpy.float64]]:
         """Predict the main task's entities, and how sure the tags of each doc as a whole are.
 
-        docs (Sequence[Doc]): The docs; at least one has tokens.
+        docs (Sequence[Doc]): The docs.
         RETURNS (tuple[list[list[Entity]], NDArray[numpy.float64]]): Each doc's entities, and its
             confidence: see `path_confidence`.
         """
         self._require_initialized()
-        scores = self.model.predict(self._want_tasks(list(docs), [self.key])).of_task(0)
-        lengths = [len(doc) for doc in docs]
-        entities = decode_tags(scores, lengths, self.tag_scheme(self.key))
-        return entities, path_confidence(scores, lengths)
+
+        def predict(part: list[Doc]) -> CRFScores:
+            return self.model.predict(self._want_tasks(part, [self.key])).of_task(0)
+
+        return predict_with_confidence(docs, predict, self.tag_scheme(self.key))
 
     def set_annotations(self, docs: Iterable[Doc], scores: list[dict[str, list[Entity]]]) -> None:
         """Write entities to a batch of docs, each task's under its own spans key.
@@ -396,13 +415,20 @@ class MultiTaskEntityRecognizer(EntityComponent):
         for number, key in enumerate(self.predicted_keys):
             settings = {**self.cfg, "spans_key": key, "labels": self.cfg["labels"][key]}
             settings["annotate_ents"] = self.cfg["annotate_ents"] and number == 0
-            scores.update(self.scorer(examples, **settings))
+            # The others' doc.ents may hold another task's entities.
+            annotated = [example for example in examples if key in example.reference.spans]
+            scores.update(self.scorer(annotated, **settings))
         return scores
 
 
 def _order_tasks(tasks: Mapping[str, str], name: str) -> list[str]:
     """The tasks' keys, the main one's first."""
     for key, role in tasks.items():
+        if key in ("main", "all"):
+            raise ValueError(
+                f"{name}: a task cannot have the key {key!r}, by which predicted_tasks means "
+                f"another: rename it in [components.{name}.tasks] and in the corpora."
+            )
         if role not in ROLES:
             raise ValueError(
                 f"{name}: the role of task {key!r} is {role!r}; use 'main' or 'auxiliary'."

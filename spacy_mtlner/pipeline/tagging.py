@@ -1,6 +1,6 @@
 """Tag sequences of a CRF: decoding, confidence and loss, for the components that tag."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy
 import torch
 from numpy.typing import NDArray
+from spacy.tokens import Doc
 from torch import Tensor
 
 from spacy_mtlner.codecs.tags import Spans, TagScheme, ranges
@@ -16,6 +17,7 @@ from spacy_mtlner.nn.crf import crf_decode, crf_decode_n_best, crf_path_marginal
 from spacy_mtlner.nn.losses import crf_loss
 from spacy_mtlner.nn.ragged import group_rows
 from spacy_mtlner.nn.tagger import CRFScores
+from spacy_mtlner.pipeline.base import split_docs
 from spacy_mtlner.pipeline.gold import Gold
 
 # Building a scheme's tables takes longer than reading a short doc.
@@ -77,9 +79,34 @@ def path_confidence(scores: CRFScores, lengths: Sequence[int]) -> NDArray[numpy.
     for group in group_rows(lengths, scores.emissions.device):
         emissions = scores.emissions[group.index]  # (rows, length, n_tags)
         _, best = crf_decode_n_best(emissions, *crf, group.mask, n=2)  # (rows, 2)
-        ahead = (best[:, 0] - best[:, 1]).double()  # inf where there is no second
+        ahead = best[:, 0] - best[:, 1]  # inf where there is no second
         confidences[group.rows.cpu().numpy()] = -torch.expm1(-ahead).cpu().numpy()
     return confidences
+
+
+def predict_with_confidence(
+    docs: Sequence[Doc], predict: Callable[[list[Doc]], CRFScores], scheme: TagScheme
+) -> tuple[list[list[Entity]], NDArray[numpy.float64]]:
+    """Predict the entities of docs, and how sure the tags of each doc as a whole are.
+
+    docs (Sequence[Doc]): The docs.
+    predict (Callable[[list[Doc]], CRFScores]): The model.
+    scheme (TagScheme): The tags.
+    RETURNS (tuple[list[list[Entity]], NDArray[numpy.float64]]): Each doc's entities, and its
+        confidence: see `path_confidence`.
+    """
+    entities: list[list[Entity]] = []
+    confidences = [numpy.zeros(0)]
+    for part in split_docs(docs):
+        lengths = [len(doc) for doc in part]
+        if any(lengths):
+            scores = predict(part)
+            entities.extend(decode_tags(scores, lengths, scheme))
+            confidences.append(path_confidence(scores, lengths))
+        else:
+            entities.extend([] for _ in part)
+            confidences.append(numpy.ones(len(part)))
+    return entities, numpy.concatenate(confidences)
 
 
 def tag_loss(

@@ -1,7 +1,9 @@
 """Learning from unlabelled text: what the model predicts for it with confidence becomes gold."""
 
+import gc
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 import numpy
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from spacy_mtlner.training.task_corpora import UNLABELLED
 @runtime_checkable
 class _Confident(Protocol):
     key: str
+    cfg: dict[str, Any]
 
     def predict_with_confidence(
         self, docs: list[Doc]
@@ -65,13 +68,7 @@ def make_pseudo_labeller(
                 f"{where}: the pipeline has no component {component!r}, but "
                 f"{', '.join(nlp.pipe_names)}. Set component in [training.before_update]."
             )
-        if nlp not in UNLABELLED:
-            raise ValueError(
-                f"{where}: the training corpus has no unlabelled text. Read it by "
-                f"spacy_mtlner.TaskCorpora.v1, with a corpus whose role is 'unlabelled', or remove "
-                f"[training.before_update]."
-            )
-        references = UNLABELLED[nlp]
+        references = _find_references(nlp, where)
         confidences = numpy.concatenate(
             [
                 _label_batch(nlp, component, batch, min_confidence)
@@ -88,6 +85,27 @@ def make_pseudo_labeller(
     return label
 
 
+def _find_references(nlp: Language, where: str) -> list[Doc]:
+    """The unlabelled references of the training corpus."""
+    readers = UNLABELLED.get(nlp, WeakKeyDictionary())
+    if len(readers) > 1:
+        gc.collect()  # spaCy makes readers for the initialization, and others for the training.
+    if not readers:
+        raise ValueError(
+            f"{where}: the training corpus has no unlabelled text. Read it by "
+            f"spacy_mtlner.TaskCorpora.v1, with a corpus whose role is 'unlabelled', or remove "
+            f"[training.before_update]."
+        )
+    training = nlp.config.interpolate().get("training", {})
+    if len(readers) > 1 or training.get("train_corpus") == training.get("dev_corpus", ""):
+        raise ValueError(
+            f"{where}: unlabelled text belongs to the training corpus alone. Remove the corpora "
+            f"whose role is 'unlabelled' from the section of dev_corpus, which must be another one "
+            f"than that of train_corpus."
+        )
+    return next(iter(readers.values()))
+
+
 def _label_batch(
     nlp: Language, name: str, references: list[Doc], min_confidence: float
 ) -> NDArray[numpy.float64]:
@@ -97,6 +115,11 @@ def _label_batch(
         raise ValueError(
             f"{name} gives no confidence in what it predicts for a sentence: pseudo-labels need a "
             f"crf_ner or a multitask_crf_ner."
+        )
+    if component.cfg.get("gold_source") == "ents":
+        raise ValueError(
+            f"{name} learns from doc.ents, but pseudo-labels are written to doc.spans: set gold of "
+            f"[components.{name}] to 'spans'."
         )
     # By the tokens of the references, which the reader has made by the pipeline's own tokenizer.
     docs = run_before(nlp, name, [nlp.make_doc(doc.text) for doc in references])

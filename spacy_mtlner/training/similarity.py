@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.util import minibatch
+from thinc.api import get_current_ops
 
 from spacy_mtlner.pipeline.base import EntityComponent
 
@@ -68,7 +69,8 @@ def measure_similarity(
 
 def _average_static(docs: Sequence[Doc]) -> Numbers:
     """Means of the docs' static vectors, (n_docs, width)."""
-    return numpy.array([doc.vector for doc in docs], dtype=numpy.float64)
+    to_numpy = get_current_ops().to_numpy
+    return numpy.array([to_numpy(doc.vector) for doc in docs], dtype=numpy.float64)
 
 
 def run_before(nlp: Language, name: str, docs: list[Doc]) -> list[Doc]:
@@ -85,6 +87,18 @@ def run_before(nlp: Language, name: str, docs: list[Doc]) -> list[Doc]:
     return docs
 
 
+def has_encoder(nlp: Language) -> bool:
+    """Tell whether the encoder that a component of this package reads can be run. It cannot while
+    the pipeline is initialised, when components that are sourced or frozen are disabled.
+
+    nlp (Language): The pipeline.
+    RETURNS (bool): Whether it can.
+    """
+    components = [pipe for _, pipe in nlp.components if isinstance(pipe, EntityComponent)]
+    disabled_by_training = set(nlp.disabled) - set(nlp.config["nlp"]["disabled"])
+    return all(pipe.is_initialized for pipe in components) and not disabled_by_training
+
+
 def _encode(docs: Sequence[Doc], nlp: Language) -> Numbers:
     """Means of the token vectors by the encoder of the first component of this package, (n_docs,
     width).
@@ -94,20 +108,16 @@ def _encode(docs: Sequence[Doc], nlp: Language) -> Numbers:
     if component is None:
         raise ValueError("similarity = 'encoder' needs a component of this package.")
     tok2vec = component.model.get_ref("tok2vec")
+    filled = [i for i, doc in enumerate(docs) if len(doc)]
     means: list[Numbers] = []
-    for batch in minibatch(docs, _ENCODED):
+    for batch in minibatch(filled, _ENCODED):
         # Copies: what the components write must not stay on the references.
-        rows = tok2vec.predict(run_before(nlp, name, [doc.copy() for doc in batch]))
-        means.extend(_average(tok2vec.ops.to_numpy(row)) for row in rows)
-    width = max((len(mean) for mean in means), default=0)
-    vectors = numpy.zeros((len(means), width))
-    for vector, mean in zip(vectors, means, strict=True):
-        vector[: len(mean)] = mean  # An empty doc's has no width.
+        rows = tok2vec.predict(run_before(nlp, name, [docs[i].copy() for i in batch]))
+        means.extend(tok2vec.ops.to_numpy(row).mean(0, dtype=numpy.float64) for row in rows)
+    vectors = numpy.zeros((len(docs), len(means[0]) if means else 0))
+    if means:
+        vectors[filled] = means
     return vectors
-
-
-def _average(row: Numbers) -> Numbers:
-    return row.mean(0, dtype=numpy.float64) if len(row) else numpy.zeros(0)
 
 
 def _dense_cosines(vectors: Mapping[str, Numbers], main: str) -> dict[str, Numbers]:

@@ -1,6 +1,7 @@
 """Training on several corpora that are annotated for different tasks."""
 
 import json
+import math
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,20 +18,24 @@ from spacy.util import logger
 from spacy_mtlner.entities import read_ents, write_entities
 from spacy_mtlner.formats import CorpusError
 from spacy_mtlner.formats.corpus import make_corpus
-from spacy_mtlner.pipeline.base import EntityComponent
-from spacy_mtlner.pipeline.gold import WEIGHT
+from spacy_mtlner.pipeline.base import EntityComponent, reads_in_passes
+from spacy_mtlner.pipeline.gold import UNKNOWN, WEIGHT, find_missing
 from spacy_mtlner.training.similarity import (
     Numbers,
     Similarity,
+    has_encoder,
     measure_similarity,
     weigh_sentences,
 )
 
 Role = Literal["main", "auxiliary", "unlabelled"]
 
-# The unlabelled references of the reader's last pass over a pipeline's corpora, for the callback
+_LOW = 0.01  # Mean weight of a corpus that hardly teaches anything.
+
+# The unlabelled references of each reader's last pass over a pipeline's corpora, for the callback
 # that writes pseudo-labels to them: spaCy passes no examples to it.
-UNLABELLED: "WeakKeyDictionary[Language, list[Doc]]" = WeakKeyDictionary()
+UNLABELLED: "WeakKeyDictionary[Language, WeakKeyDictionary[TaskCorpora, list[Doc]]]"
+UNLABELLED = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,10 @@ def _check_source(task: str, settings: Mapping[str, Any]) -> Source:
     unknown = sorted(settings.keys() - set(known))
     if unknown:
         raise ValueError(f"{where}: unknown setting {unknown[0]!r}. Known: {', '.join(known)}.")
-    if settings.get("path") is None:
+    if not settings.get("path"):
         raise ValueError(
-            f"{where} has no path: set it in the config, or on the command line, as with "
-            f"--paths.{task}."
+            f"{where} has no path: set the path in its section of the config, or the variable of "
+            f"[paths] that stands there on the command line."
         )
     if settings.get("role") not in get_args(Role):
         raise ValueError(
@@ -89,21 +94,21 @@ def _check_source(task: str, settings: Mapping[str, Any]) -> Source:
             f"{', '.join(map(repr, get_args(Role)))}."
         )
     source = Source(**{**settings, "path": Path(settings["path"])})
-    if source.limit < 0 or source.ratio <= 0:
-        raise ValueError(
-            f"{where}: limit must be 0 or more and ratio above 0, not {source.limit} and "
-            f"{source.ratio}."
-        )
+    if type(source.limit) is not int or source.limit < 0:
+        raise ValueError(f"{where}: limit must be a whole number from 0 on, not {source.limit!r}.")
+    if not isinstance(source.ratio, int | float) or not 0 < source.ratio < math.inf:
+        raise ValueError(f"{where}: ratio must be a number above 0, not {source.ratio!r}.")
     return source
 
 
-@dataclass
+@dataclass(eq=False)
 class TaskCorpora:
     """Reads several corpora as one: shuffled examples, each with its gold under the spans key of
     its corpus's task, and with its weight (eq. 4).
 
-    A doc that has the task's key is taken as it is. Otherwise its only spans key, the source's
-    `spans_key`, or `doc.ents` becomes the task's; a component learns only from docs with its key.
+    A corpus in which a doc has the task's key is taken as it is. In others the only spans key of
+    each doc, the one that the source names, or `doc.ents` becomes the task's. A component learns
+    only from docs with its key.
 
     sources (Mapping[str, Source]): The corpora by their tasks.
     seed (int): Seed of the order, and of the choice where there is a limit or a ratio.
@@ -154,25 +159,26 @@ class TaskCorpora:
         RAISES (ValueError): If a corpus is empty or its task unknown, or unlabelled text is to be
             streamed.
         """
-        is_streamed = nlp.config.get("training", {}).get("max_epochs") == -1
-        self._check(nlp, is_streamed)
+        self._check(nlp, reads_in_passes(nlp))
         docs = {task: self._read(task, nlp) for task in self.sources}
         self._weigh(docs, nlp)
-        raw = [doc for task in self._with_role("unlabelled") for doc in docs[task]]
+        drawn = {task: list(self._draw(task, part)) for task, part in docs.items()}
+        raw = {id(doc): doc for task in self._with_role("unlabelled") for doc in drawn[task]}
         if raw:
-            UNLABELLED[nlp] = raw
-        chosen = [doc for task, part in docs.items() for doc in self._draw(task, part)]
-        self._random.shuffle(chosen)
-        for doc in chosen:
+            UNLABELLED.setdefault(nlp, WeakKeyDictionary())[self] = list(raw.values())
+        examples = [doc for part in drawn.values() for doc in part]
+        self._random.shuffle(examples)
+        for doc in examples:
             yield Example(nlp.make_doc(doc.text), doc)
 
     def _check(self, nlp: Language, is_streamed: bool) -> None:
-        keys = {
-            key
-            for _, pipe in nlp.pipeline
-            if isinstance(pipe, EntityComponent)
-            for key in pipe.keys
-        }
+        keys: set[str] = set()
+        # Those as well that are disabled while others are initialised.
+        for _, pipe in nlp.components:
+            if isinstance(pipe, EntityComponent):
+                keys.update(pipe.keys)
+            elif key := (getattr(pipe, "cfg", None) or {}).get("spans_key"):
+                keys.add(key)
         for task, source in self.sources.items():
             if source.role == "unlabelled":
                 if is_streamed:
@@ -189,9 +195,9 @@ class TaskCorpora:
                 )
             if source.ratio % 1 and not is_streamed:
                 warnings.warn(
-                    f"Corpus {task!r} has a ratio of {source.ratio}, but training reads the "
-                    f"corpora only once: the same sentences are left out of all epochs. Set "
-                    f"[training] max_epochs to -1 to draw anew in every pass.",
+                    f"Corpus {task!r} has a ratio of {source.ratio}, but [training] max_epochs is "
+                    f"not -1: training reads the corpora once, and some sentences stay out of all "
+                    f"epochs.",
                     stacklevel=3,
                 )
 
@@ -215,7 +221,8 @@ class TaskCorpora:
         """The docs as often as the corpus's ratio says."""
         times, share = divmod(self.sources[task].ratio, 1)
         yield from list(docs) * int(times)
-        yield from self._random.sample(docs, round(share * len(docs)))
+        n_more = round(share * len(docs))
+        yield from self._random.sample(docs, n_more if times else max(n_more, 1))
 
     def _weigh(self, docs: Mapping[str, Sequence[Doc]], nlp: Language) -> None:
         """Multiply the auxiliary sentences' weights by their similarity to the main corpus."""
@@ -223,35 +230,52 @@ class TaskCorpora:
         if self.similarity is None or not auxiliary:
             return
         if self._weights is None:
-            if self.similarity == "encoder" and not _is_initialized(nlp):
+            if self.similarity == "encoder" and not has_encoder(nlp):
                 return  # Initialization reads the corpora before there is an encoder.
             main = self._with_role("main")[0]
             compared = {task: docs[task] for task in (main, *auxiliary)}
             cosines = measure_similarity(self.similarity, compared, main, nlp)
             self._weights = weigh_sentences(cosines, power=self.power, scale=self.scale)
             for task, weights in self._weights.items():
-                logger.info("Corpus %r: mean weight %.3f by similarity", task, weights.mean())
+                mean = weights.mean()
+                logger.info("Corpus %r: mean weight %.3f by similarity", task, mean)
+                if mean < _LOW:
+                    warnings.warn(
+                        f"Corpus {task!r}: the mean weight of its sentences is {mean:.4f}, by "
+                        f"their similarity ({self.similarity}) to the main corpus: hardly "
+                        f"anything is learned from them. Lower power or scale, or set another "
+                        f"similarity, or null.",
+                        stacklevel=3,
+                    )
         for task, weights in self._weights.items():
             for doc, weight in zip(docs[task], weights.tolist(), strict=True):
                 doc.user_data[WEIGHT] = float(doc.user_data.get(WEIGHT, 1.0)) * weight
 
 
-def _is_initialized(nlp: Language) -> bool:
-    return all(pipe.is_initialized for _, pipe in nlp.pipeline if isinstance(pipe, EntityComponent))
-
-
 def _read_annotated(source: Source, task: str, nlp: Language) -> Iterator[Doc]:
     """A corpus's docs, whose gold is brought to the task's spans key."""
     files = _find_docbins(source.path)
-    if files:
-        for path in files:
-            docs = DocBin().from_disk(path).get_docs(nlp.vocab)
-            for number, doc in enumerate(docs, start=1):
-                _set_key(doc, task, source, path, number)
-                yield doc
-    else:
+    if not files:
+        if source.spans_key:
+            raise CorpusError(
+                source.path,
+                None,
+                f"Corpus {task!r} has a spans_key, which only .spacy files can have: remove it.",
+            )
         for example in make_corpus(source.path, spans_key=task)(nlp):
             yield example.reference
+        return
+    docs = [
+        (doc, path, number)
+        for path in files
+        for number, doc in enumerate(DocBin().from_disk(path).get_docs(nlp.vocab), start=1)
+    ]
+    # Where any has the key, the others are not annotated for the task.
+    is_keyed = any(task in doc.spans for doc, _, _ in docs)
+    for doc, path, number in docs:
+        if not is_keyed:
+            _set_key(doc, task, source, path, number)
+        yield doc
 
 
 def _find_docbins(path: Path) -> list[Path]:
@@ -265,8 +289,6 @@ def _find_docbins(path: Path) -> list[Path]:
 
 def _set_key(doc: Doc, task: str, source: Source, path: Path, number: int) -> None:
     """Bring a doc's gold to the task's spans key."""
-    if task in doc.spans:
-        return
     keys = [source.spans_key] if source.spans_key else list(doc.spans)
     where = f"doc {number}: no spans key {task!r}"
     if len(keys) > 1:
@@ -283,6 +305,8 @@ def _set_key(doc: Doc, task: str, source: Source, path: Path, number: int) -> No
                 f"{task!r} the role 'unlabelled', or remove the doc.",
             )
         write_entities(doc, read_ents(doc), task)
+        if missing := find_missing(doc):
+            doc.user_data[UNKNOWN] = {task: missing}
     elif keys[0] not in doc.spans:
         found = ", ".join(map(repr, doc.spans)) or "none"
         raise CorpusError(
@@ -295,10 +319,11 @@ def _set_key(doc: Doc, task: str, source: Source, path: Path, number: int) -> No
 
 
 def _read_texts(path: Path, nlp: Language) -> Iterator[str]:
-    """Texts of raw data, whatever annotation it has."""
+    """Texts of raw data, whatever annotation it has; empty ones have nothing to learn from."""
     files = _find_docbins(path)
     for part in files:
-        yield from (doc.text for doc in DocBin().from_disk(part).get_docs(nlp.vocab))
+        docs = DocBin().from_disk(part).get_docs(nlp.vocab)
+        yield from (doc.text for doc in docs if len(doc))
     if files:
         return
     if not path.is_file():
@@ -318,4 +343,5 @@ def _read_texts(path: Path, nlp: Language) -> Iterator[str]:
                 raise CorpusError(
                     path, number, 'Raw text is a .txt file, .spacy, or JSON lines with "text".'
                 )
-            yield text
+            if text:
+                yield text

@@ -10,7 +10,7 @@ import pytest
 import spacy
 import torch
 from spacy.language import Language
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.util import fix_random_seed
 from thinc.api import Adam
@@ -147,9 +147,8 @@ def test_predicts_one_task_without_running_the_other(
     trained: Language, tmp_path: Path, predicted: str, keys: list[str]
 ) -> None:
     trained.to_disk(tmp_path)
-    config = {"components": {"multitask_crf_ner": {"predicted_tasks": predicted}}}
-    nlp = spacy.load(tmp_path, config=config)
-    get_component(nlp).cfg["predicted_tasks"] = predicted
+    nlp = spacy.load(tmp_path)
+    get_component(nlp).predicted_tasks = predicted
     runs = []
     for task, head in enumerate(get_heads(nlp)):
         head.register_forward_hook(lambda *_, task=task: runs.append(task))
@@ -303,9 +302,16 @@ def test_adds_labels_to_a_task() -> None:
 def test_doc_ents_hold_one_task() -> None:
     fix_random_seed(0)
     nlp = make_nlp(predicted_tasks="all", annotate_ents=True)
-    train(nlp, make_examples(nlp))
+    examples = make_examples(nlp)
+    for example, (_, spans) in zip(examples, PLACES + FOOD, strict=True):
+        doc = example.reference
+        doc.set_ents([Span(doc, start, end, label) for label, start, end in spans])
+    train(nlp, examples)
     text = PLACES[0][0]
     assert [(ent.label_, ent.start, ent.end) for ent in nlp(text).ents] == PLACES[0][1]
+    # The other task's doc.ents are no gold for these.
+    scores = nlp.evaluate(examples)
+    assert scores["ents_f"] == 1.0 and set(scores["ents_per_type"]) == {"CITY", "LAND"}
 
 
 def test_confidence(trained: Language) -> None:
@@ -337,6 +343,7 @@ def test_confidence(trained: Language) -> None:
         ({"a": "auxiliary"}, "none has"),
         ({"a": "main", "b": "main"}, "'a', 'b' has"),
         ({"a": "main", "b": "helper"}, "role of task 'b' is 'helper'"),
+        ({"main": "main"}, "a task cannot have the key 'main'"),
     ],
 )
 def test_tasks_that_do_not_do(tasks: dict[str, str], message: str) -> None:
@@ -360,7 +367,9 @@ def test_unknown_names_are_errors() -> None:
 def test_task_without_a_sentence_is_an_error() -> None:
     nlp = make_nlp()
     examples = [make_example(nlp, text, {"places": spans}) for text, spans in PLACES]
-    with pytest.raises(ValueError, match="task 'food' has no labels: 0 of 5 training docs"):
+    with pytest.raises(
+        ValueError, match=r"task 'food': none of 5 training docs .* Spans keys found: 'places'"
+    ):
         nlp.initialize(lambda: examples)
 
 

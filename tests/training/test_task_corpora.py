@@ -109,6 +109,80 @@ def test_docs_with_the_key_are_taken_as_they_are(tmp_path: Path, paths: dict[str
     assert found.user_data[WEIGHT] == 0.5
 
 
+def test_docs_without_the_key_are_unannotated_where_others_have_it(
+    tmp_path: Path, paths: dict[str, Path]
+) -> None:
+    nlp = spacy.blank("en")
+    docs = [nlp.make_doc(text) for text in ("has it", "has another")]
+    write_entities(docs[0], [Entity("X", ((0, 1),))], "other")
+    write_entities(docs[1], [Entity("Y", ((0, 1),))], "third")
+    paths["other"] = write_docs(tmp_path / "mixed.spacy", docs)
+    found = {doc.text: doc for doc in read(make_settings(paths), nlp)}
+    assert list(found["has it"].spans) == ["other"]
+    assert list(found["has another"].spans) == ["third"]
+
+
+def test_tokens_of_which_nothing_is_known(tmp_path: Path, paths: dict[str, Path]) -> None:
+    """What doc.ents leaves open stays open."""
+    nlp = make_nlp("main", "other")
+    doc = nlp.make_doc("Rome may be more")
+    doc.set_ents([Span(doc, 0, 1, "X")], missing=[doc[2:4]], default="outside")
+    paths["other"] = write_docs(tmp_path / "missing.spacy", [doc])
+    reader = make_task_corpora(make_settings(paths))
+    nlp.initialize(lambda: reader(nlp))
+    (example,) = (eg for eg in reader(nlp) if eg.reference[0].text == "Rome")
+    gold = nlp.get_pipe("other_ner").read_gold(example)
+    assert gold.unknown.tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_weights_must_be_weights(tmp_path: Path, paths: dict[str, Path], weight: float) -> None:
+    nlp = make_nlp("main", "other")
+    doc = nlp.make_doc("Rome")
+    write_entities(doc, [], "other")
+    doc.user_data[WEIGHT] = weight
+    paths["other"] = write_docs(tmp_path / "weight.spacy", [doc])
+    with pytest.raises(
+        ValueError, match=r"user_data\['mtlner_weight'\] of the training doc 'Rome'"
+    ):
+        nlp.initialize(lambda: make_task_corpora(make_settings(paths))(nlp))
+
+
+def test_corpora_that_have_nothing_in_common(tmp_path: Path, paths: dict[str, Path]) -> None:
+    paths["other"] = write_corpus(tmp_path / "far.spacy", ["quite different words"])
+    with pytest.warns(UserWarning, match=r"'other': the mean weight of its sentences is 0.0000"):
+        read(make_settings(paths), make_nlp(), similarity="tfidf")
+
+
+def test_max_epochs_may_be_a_variable(tmp_path: Path, paths: dict[str, Path]) -> None:
+    nlp = make_nlp()
+    nlp.config["vars"] = {"passes": -1}
+    nlp.config["training"]["max_epochs"] = "${vars.passes}"
+    (tmp_path / "raw.txt").write_text("text")
+    raw = {"path": tmp_path / "raw.txt", "role": "unlabelled"}
+    with pytest.raises(ValueError, match="'raw' is unlabelled, which does not go with max_epochs"):
+        read({**make_settings(paths), "raw": raw}, nlp)
+
+
+def test_only_the_text_that_is_drawn_is_registered(tmp_path: Path, paths: dict[str, Path]) -> None:
+    (tmp_path / "raw.txt").write_text("\n".join(f"text {i}" for i in range(10)))
+    raw = {"path": tmp_path / "raw.txt", "role": "unlabelled", "ratio": 0.5}
+    nlp, reader = make_nlp(), make_task_corpora({**make_settings(paths), "raw": raw})
+    with pytest.warns(UserWarning, match="'raw' has a ratio"):
+        docs = [example.reference for example in reader(nlp)]
+    registered = {id(doc) for doc in UNLABELLED[nlp][reader]}
+    assert registered == {id(doc) for doc in docs if "text" in doc.text}
+    assert len(registered) == 5
+
+
+def test_tasks_of_components_that_are_disabled_meanwhile(paths: dict[str, Path]) -> None:
+    """As those are that a training sources or freezes, while it initialises the others."""
+    nlp = make_nlp("main", "other")
+    with nlp.select_pipes(disable=["main_ner"]):
+        assert len(read(make_settings(paths), nlp)) == 28
+        read(make_settings(paths), nlp, similarity="encoder")  # Waits.
+
+
 def test_spans_key_chooses_among_several(tmp_path: Path, paths: dict[str, Path]) -> None:
     nlp = spacy.blank("en")
     doc = nlp.make_doc("two layers")
@@ -166,7 +240,7 @@ def test_ratio_repeats_and_draws_anew(paths: dict[str, Path]) -> None:
 
 
 def test_ratio_without_streaming_leaves_sentences_out(paths: dict[str, Path]) -> None:
-    with pytest.warns(UserWarning, match=r"'other' has a ratio of 0.5, .* max_epochs to -1"):
+    with pytest.warns(UserWarning, match=r"'other' has a ratio of 0.5, but"):
         docs = read(make_settings(paths, ratio=0.5), make_nlp())
     assert len(docs) == 18
 
@@ -204,12 +278,13 @@ def test_unlabelled_texts(tmp_path: Path, paths: dict[str, Path]) -> None:
     raw.write_text("first text\n\n second text \n", encoding="utf-8")
     settings = make_settings(paths)
     settings["raw"] = {"path": raw, "role": "unlabelled"}
-    docs = [doc for doc in read(settings, nlp) if "text" in doc.text]
+    reader = make_task_corpora(settings)
+    docs = [example.reference for example in reader(nlp) if "text" in example.reference.text]
     assert sorted(doc.text for doc in docs) == ["first text", "second text"]
     assert not any(doc.spans for doc in docs)
-    assert {id(doc) for doc in UNLABELLED[nlp]} == {id(doc) for doc in docs}
+    assert {id(doc) for doc in UNLABELLED[nlp][reader]} == {id(doc) for doc in docs}
     raw = tmp_path / "raw.jsonl"
-    raw.write_text('{"text": "a"}\n{"text": "b", "entities": []}\n')
+    raw.write_text('{"text": "a"}\n{"text": ""}\n{"text": "b", "entities": []}\n')
     settings["raw"]["path"] = raw
     assert sorted(doc.text for doc in read(settings, nlp) if len(doc) == 1) == ["a", "b"]
     settings["raw"]["path"] = paths["other"]  # Whatever annotation it has.
@@ -230,8 +305,14 @@ def test_unlabelled_texts(tmp_path: Path, paths: dict[str, Path]) -> None:
         ({"other": {"path": "x"}}, "role is None"),
         ({"other": {"path": "x", "role": "main"}}, "'main', 'other' of 'main', 'other'"),
         ({"main": {"path": "x", "role": "unlabelled"}}, "none of 'main', 'other' has"),
-        ({"other": {"path": "x", "role": "auxiliary", "ratio": 0}}, "ratio above 0"),
-        ({"other": {"path": "x", "role": "auxiliary", "limit": -1}}, "limit must be 0 or more"),
+        (
+            {"other": {"path": "x", "role": "auxiliary", "ratio": 0}},
+            "ratio must be a number above 0",
+        ),
+        (
+            {"other": {"path": "x", "role": "auxiliary", "limit": -1}},
+            "limit must be a whole number",
+        ),
         ({"other": {"path": "x", "role": "auxiliary", "size": 1}}, "unknown setting 'size'"),
     ],
 )
