@@ -2,6 +2,7 @@
 
 import pickle
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -406,3 +407,58 @@ def test_two_taggers_on_one_encoder_learn_from_their_own_corpora() -> None:
     # What one corpus does not annotate is no "O" to the other's component.
     doc = nlp("bread and butter")
     assert found(doc, "places") == [] and found(doc, "food") == FOOD[1][1]
+
+
+@pytest.mark.parametrize("fusion", ["attention", "none"])
+def test_over_a_transformer(fusion: str, tmp_path: Path, tiny_bert: Callable[[Path], str]) -> None:
+    """Batches of one task, of none and without words; saving, with the listener replaced."""
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    nlp.add_pipe(
+        "transformer",
+        config={
+            "model": {
+                "@architectures": "spacy-transformers.TransformerModel.v3",
+                "name": tiny_bert(tmp_path),
+            }
+        },
+    )
+    listener = {
+        "@architectures": "spacy-transformers.TransformerListener.v1",
+        "grad_factor": 1.0,
+        "pooling": {"@layers": "reduce_mean.v1"},
+    }
+    model = {"tok2vec": listener, "hidden_width": 16, "fusion": fusion}
+    nlp.add_pipe(
+        "multitask_crf_ner", config={"tasks": TASKS, "model": model, "predicted_tasks": "all"}
+    )
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    optimizer = Adam(0.01)
+    encoder = (
+        nlp.get_pipe("transformer").model.shims
+        or next(node for node in nlp.get_pipe("transformer").model.walk() if node.shims).shims
+    )
+    weights = next(iter(encoder[0]._model.parameters()))
+    batches = [examples[:3], examples[5:7], [make_example(nlp, "London", {})], examples]
+    for batch in batches:
+        before = weights.detach().clone()
+        losses: dict[str, float] = {}
+        nlp.update(batch, sgd=False, losses=losses)
+        for _, pipe in nlp.pipeline:
+            pipe.finish_update(optimizer)
+        is_taught = any(example.reference.spans for example in batch)
+        assert (losses["multitask_crf_ner"] > 0) == is_taught
+        if is_taught:
+            assert not torch.equal(before, weights)
+    docs = list(nlp.pipe(["London and bread", "", " "]))
+    assert set(docs[0].spans) == set(TASKS)
+    confidence = get_component(nlp).predict_with_confidence([nlp.make_doc("")])[1]
+    assert confidence.tolist() == [1.0]
+    nlp.replace_listeners("transformer", "multitask_crf_ner", ["model.tok2vec"])
+    nlp.remove_pipe("transformer")
+    nlp.to_disk(tmp_path / "saved")
+    loaded = spacy.load(tmp_path / "saved")
+    for doc in docs:
+        for key in TASKS:
+            assert read_entities(loaded(doc.text), key) == read_entities(doc, key)
