@@ -37,6 +37,7 @@ CORPORA = {
     "msra": Corpus("zh", "columns", "train.bio", "dev.bio"),
     "ncbi_disease": Corpus("en", "columns", "train.tsv", "devel.tsv"),
     "ontonotes4": Corpus("zh", "columns", "train.char.bmes", "dev.char.bmes"),
+    "peoples_daily": Corpus("zh", "columns", "example.train", "example.dev"),
     "wnut17": Corpus("en", "columns", "wnut17train.conll", "emerging.dev.conll"),
 }
 

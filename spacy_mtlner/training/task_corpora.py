@@ -61,7 +61,7 @@ class Source:
 
 
 def make_task_corpora(
-    corpora: dict[str, dict[str, Any]],
+    corpora: dict[str, dict[str, Any] | None],
     seed: int = 0,
     similarity: Similarity | None = None,
     power: float = 1.0,
@@ -69,11 +69,15 @@ def make_task_corpora(
 ) -> "TaskCorpora":
     """Registered as `spacy_mtlner.TaskCorpora.v1`: see `TaskCorpora`.
 
-    corpora (dict[str, dict[str, Any]]): Each corpus's settings by the name of its task: see
-        `Source`.
+    corpora (dict[str, Optional[dict[str, Any]]]): Each corpus's settings by the name of its task:
+        see `Source`; None leaves it out, so that an override can do so.
     RAISES (ValueError): If a setting is missing, unknown or out of range.
     """
-    sources = {task: _check_source(task, settings) for task, settings in corpora.items()}
+    sources = {
+        task: _check_source(task, settings)
+        for task, settings in corpora.items()
+        if settings is not None
+    }
     return TaskCorpora(sources, seed=seed, similarity=similarity, power=power, scale=scale)
 
 

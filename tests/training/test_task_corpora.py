@@ -84,6 +84,11 @@ def test_gold_is_under_the_tasks_key(paths: dict[str, Path]) -> None:
     assert [doc[0].text for doc in docs] != ["main"] * 8 + ["other"] * 20  # Shuffled.
 
 
+def test_a_corpus_can_be_left_out(paths: dict[str, Path]) -> None:
+    settings: dict[str, Any] = {**make_settings(paths), "raw": None, "other": None}
+    assert {doc[0].text for doc in read(settings, make_nlp("main"))} == {"main"}
+
+
 def test_order_is_the_seeds(paths: dict[str, Path]) -> None:
     nlp = make_nlp()
     orders = [
