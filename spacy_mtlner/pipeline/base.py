@@ -14,7 +14,7 @@ from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc
 from spacy.training import Example, validate_examples
 from spacy.vocab import Vocab
-from thinc.api import Model, Optimizer, set_dropout_rate
+from thinc.api import Config, Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
 from spacy_mtlner.entities import Entity, write_entities, write_ents
@@ -30,6 +30,29 @@ from spacy_mtlner.pipeline.gold import (
 from spacy_mtlner.scoring import score_names
 
 _PREDICTED_TOKENS = 8192  # Predicted at once: larger batches of docs take memory, but no less time.
+
+
+DEFAULT_TOK2VEC = """
+[model.tok2vec]
+@architectures = "spacy.HashEmbedCNN.v2"
+pretrained_vectors = null
+width = 96
+depth = 4
+embed_size = 2000
+window_size = 1
+maxout_pieces = 3
+subword_features = true
+"""
+
+
+def make_default_model(config: str) -> dict[str, Any]:
+    """Make a factory's default model of the config of its head.
+
+    config (str): The section [model], without [model.tok2vec].
+    RETURNS (dict[str, Any]): The model's config, over spaCy's default CNN.
+    """
+    model: dict[str, Any] = Config().from_str(config + DEFAULT_TOK2VEC)["model"]
+    return model
 
 
 class EntityComponent(TrainablePipe):

@@ -11,13 +11,13 @@ import numpy
 from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc
-from thinc.api import Config, Model
+from thinc.api import Model
 from torch import Tensor
 
 from spacy_mtlner.codecs.tags import TagScheme
 from spacy_mtlner.entities import DEFAULT_KEY, Entity, select_flat
 from spacy_mtlner.nn.tagger import CRFScores
-from spacy_mtlner.pipeline.base import EntityComponent
+from spacy_mtlner.pipeline.base import EntityComponent, make_default_model
 from spacy_mtlner.pipeline.gold import Gold, GoldSource
 from spacy_mtlner.pipeline.tagging import (
     decode_tags,
@@ -34,19 +34,9 @@ hidden_width = 128
 depth = 1
 dropout = null
 tag_scheme = "BILUO"
-
-[model.tok2vec]
-@architectures = "spacy.HashEmbedCNN.v2"
-pretrained_vectors = null
-width = 96
-depth = 4
-embed_size = 2000
-window_size = 1
-maxout_pieces = 3
-subword_features = true
 """
 
-DEFAULT_CRF_MODEL = Config().from_str(DEFAULT_CONFIG)["model"]
+DEFAULT_CRF_MODEL = make_default_model(DEFAULT_CONFIG)
 
 
 @Language.factory(

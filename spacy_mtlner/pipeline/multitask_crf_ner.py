@@ -14,7 +14,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.vocab import Vocab
-from thinc.api import Config, Model
+from thinc.api import Model
 from torch import Tensor
 
 from spacy_mtlner.codecs.tags import TagScheme
@@ -22,7 +22,7 @@ from spacy_mtlner.entities import Entity, select_flat, write_entities, write_ent
 from spacy_mtlner.models.multitask_crf import TaskInputs, resize_tasks
 from spacy_mtlner.nn.multitask import MultiTaskScores
 from spacy_mtlner.nn.tagger import CRFScores
-from spacy_mtlner.pipeline.base import EntityComponent, reads_in_passes
+from spacy_mtlner.pipeline.base import EntityComponent, make_default_model, reads_in_passes
 from spacy_mtlner.pipeline.gold import Gold, GoldReport, check_report, read_gold
 from spacy_mtlner.pipeline.tagging import (
     decode_tags,
@@ -44,19 +44,9 @@ n_heads = 4
 window = 64
 dropout = null
 tag_scheme = "BILUO"
-
-[model.tok2vec]
-@architectures = "spacy.HashEmbedCNN.v2"
-pretrained_vectors = null
-width = 96
-depth = 4
-embed_size = 2000
-window_size = 1
-maxout_pieces = 3
-subword_features = true
 """
 
-DEFAULT_MULTITASK_MODEL = Config().from_str(DEFAULT_CONFIG)["model"]
+DEFAULT_MULTITASK_MODEL = make_default_model(DEFAULT_CONFIG)
 
 
 @Language.factory(

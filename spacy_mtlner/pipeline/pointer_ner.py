@@ -20,7 +20,7 @@ from spacy.pipeline import Tok2Vec
 from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.vocab import Vocab
-from thinc.api import Config, Model, Optimizer
+from thinc.api import Model, Optimizer
 from torch import Tensor
 
 from spacy_mtlner.codecs.pointers import encode_pointers
@@ -36,7 +36,7 @@ from spacy_mtlner.nn.pointer import (
     running_sums,
     span_logits,
 )
-from spacy_mtlner.pipeline.base import EntityComponent
+from spacy_mtlner.pipeline.base import EntityComponent, make_default_model
 from spacy_mtlner.pipeline.gold import Gold, GoldSource
 
 Matching = Literal["spans", "nearest"]
@@ -52,19 +52,9 @@ match_width = 64
 max_length = 32
 description_length = 16
 dropout = null
-
-[model.tok2vec]
-@architectures = "spacy.HashEmbedCNN.v2"
-pretrained_vectors = null
-width = 96
-depth = 4
-embed_size = 2000
-window_size = 1
-maxout_pieces = 3
-subword_features = true
 """
 
-DEFAULT_POINTER_MODEL = Config().from_str(DEFAULT_CONFIG)["model"]
+DEFAULT_POINTER_MODEL = make_default_model(DEFAULT_CONFIG)
 
 
 @Language.factory(
