@@ -11,14 +11,14 @@ from torch import Tensor
 
 from spacy_mtlner.codecs.tags import SchemeName, TagScheme
 from spacy_mtlner.models.torch_layer import (
-    TorchShim,
     build,
     detach_scores,
-    get_module_shim,
+    grow,
+    initialize_tok2vec,
     torch_layer,
 )
 from spacy_mtlner.nn.rnn import RNNKind
-from spacy_mtlner.nn.tagger import CRFScores, Tagger, copy_first_tags
+from spacy_mtlner.nn.tagger import CRFScores, Tagger
 
 
 def build_crf_tagger_v1(
@@ -72,23 +72,16 @@ def tag_constraints(tag_scheme: SchemeName, n_tags: int) -> tuple[Tensor, Tensor
 
 def _init(model: Model, X: list[Doc] | None = None, Y: Any = None) -> None:
     """Initialise the tok2vec layer, whose width is known only then, and build the tagger on it."""
-    tok2vec, tagger = model.get_ref("tok2vec"), model.get_ref("output_layer")
-    tok2vec.initialize(X=X)
-    width = max(row.shape[1] for row in tok2vec.predict(X))  # An empty doc's may be 0.
-    tagger.set_dim("nI", width)
+    initialize_tok2vec(model, X)
+    tagger = model.get_ref("output_layer")
     tagger.set_dim("nO", model.get_dim("nO"))
-    build(tagger, nI=width, nO=model.get_dim("nO"))
+    build(tagger, nI=tagger.get_dim("nI"), nO=model.get_dim("nO"))
 
 
 def _resize_output(model: Model, new_nO: int) -> Model:
     """Add tags behind the present ones, whose weights stay."""
     tagger = model.get_ref("output_layer")
-    old = get_module_shim(tagger)
-    # Not the same shim: an optimizer holds averages of the old shapes by the shim's id.
-    new = TorchShim(old.builder)
-    new.build(nI=tagger.get_dim("nI"), nO=new_nO)
-    copy_first_tags(old.module, new.module)
-    tagger.shims[0] = new
+    grow(tagger, nI=tagger.get_dim("nI"), nO=new_nO)
     for node in (model, tagger):
         node.set_dim("nO", new_nO, force=True)
     return model

@@ -17,16 +17,15 @@ from spacy_mtlner.codecs.tags import SchemeName
 from spacy_mtlner.models.crf_tagger import tag_constraints
 from spacy_mtlner.models.torch_layer import (
     Rows,
-    TorchShim,
     build,
     detach_scores,
-    get_module_shim,
+    grow,
+    initialize_tok2vec,
     rows_to_torch,
     torch_layer,
 )
 from spacy_mtlner.nn.multitask import Fusion, MultiTaskScores, MultiTaskTagger
 from spacy_mtlner.nn.rnn import RNNKind
-from spacy_mtlner.nn.tagger import copy_first_tags
 
 
 class TaskInputs(NamedTuple):
@@ -99,13 +98,8 @@ def resize_tasks(model: Model[TaskInputs, MultiTaskScores], n_tags: Sequence[int
     n_tags (Sequence[int]): The new number of tags of each task.
     """
     tagger = model.get_ref("output_layer")
-    old = get_module_shim(tagger)
     model.attrs["n_tags"] = list(n_tags)
-    # Not the same shim: an optimizer holds averages of the old shapes by the shim's id.
-    new = TorchShim(old.builder)
-    new.build(nI=tagger.get_dim("nI"), n_tags=list(n_tags))
-    copy_first_tags(old.module, new.module)
-    tagger.shims[0] = new
+    grow(tagger, nI=tagger.get_dim("nI"), n_tags=list(n_tags))
 
 
 def _build_tagger(
@@ -130,12 +124,9 @@ def _forward(
 
 def _init(model: Model, X: TaskInputs | None = None, Y: Any = None) -> None:
     """Initialise the tok2vec layer, whose width is known only then, and build the heads on it."""
-    tok2vec, tagger = model.get_ref("tok2vec"), model.get_ref("output_layer")
-    docs = X.rows if X is not None else None
-    tok2vec.initialize(X=docs)
-    width = max(row.shape[1] for row in tok2vec.predict(docs))  # An empty doc's may be 0.
-    tagger.set_dim("nI", width)
-    build(tagger, nI=width, n_tags=model.attrs["n_tags"])
+    initialize_tok2vec(model, X.rows if X is not None else None)
+    tagger = model.get_ref("output_layer")
+    build(tagger, nI=tagger.get_dim("nI"), n_tags=model.attrs["n_tags"])
 
 
 def _to_torch(

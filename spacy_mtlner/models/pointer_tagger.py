@@ -10,10 +10,10 @@ from thinc.types import Floats2d
 
 from spacy_mtlner.models.torch_layer import (
     Rows,
-    TorchShim,
     build,
     detach_scores,
-    get_module_shim,
+    grow,
+    initialize_tok2vec,
     torch_layer,
 )
 from spacy_mtlner.nn.pointer import PointerScores, PointerTagger
@@ -118,11 +118,8 @@ def _forward(
 
 def _init(model: Model, X: PointerInputs | None = None, Y: Any = None) -> None:
     """Initialise the tok2vec layer, whose width is known only then, and build the heads on it."""
-    tok2vec, tagger = model.get_ref("tok2vec"), model.get_ref("output_layer")
-    docs = X.docs if X is not None else None
-    tok2vec.initialize(X=docs)
-    width = max(row.shape[1] for row in tok2vec.predict(docs))  # An empty doc's may be 0.
-    tagger.set_dim("nI", width)
+    initialize_tok2vec(model, X.docs if X is not None else None)
+    tagger = model.get_ref("output_layer")
     tagger.set_dim("nO", model.get_dim("nO"))
     build(tagger, **_settings(model))
 
@@ -136,12 +133,7 @@ def _settings(model: Model) -> dict[str, int]:
 def _resize_output(model: Model, new_nO: int) -> Model:
     """Add types behind the present ones, whose weights stay."""
     tagger = model.get_ref("output_layer")
-    old = get_module_shim(tagger)
     tagger.set_dim("nO", new_nO, force=True)
     model.set_dim("nO", new_nO, force=True)
-    # Not the same shim: an optimizer holds averages of the old shapes by the shim's id.
-    new = TorchShim(old.builder)
-    new.build(**_settings(model))
-    cast(PointerTagger, new.module).copy_types_from(cast(PointerTagger, old.module))
-    tagger.shims[0] = new
+    grow(tagger, **_settings(model))
     return model

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import srsly
 import torch
+from spacy.tokens import Doc
 from thinc.api import (
     ArgsKwargs,
     Model,
@@ -23,6 +24,8 @@ from thinc.api import (
 )
 from thinc.types import Floats2d
 from torch import Tensor, nn
+
+from spacy_mtlner.nn.resize import copy_first_outputs
 
 Rows = list[Floats2d]
 Scores = TypeVar("Scores", bound=tuple[Tensor, ...])
@@ -151,6 +154,33 @@ def build(model: Model, **settings: Any) -> None:
     **settings: The builder's keyword arguments.
     """
     get_module_shim(model).build(**settings)
+
+
+def grow(model: Model, **settings: Any) -> None:
+    """Build the module of a torch layer with more outputs; the weights of the present ones stay.
+
+    model (Model): The layer.
+    **settings: The builder's keyword arguments.
+    """
+    old = get_module_shim(model)
+    # Not the same shim: an optimizer holds averages of the old shapes by the shim's id.
+    new = TorchShim(old.builder)
+    new.build(**settings)
+    copy_first_outputs(old.module, new.module)
+    model.shims[0] = new
+
+
+def initialize_tok2vec(model: Model, docs: list[Doc] | None) -> None:
+    """Initialise the reference "tok2vec" of a model, whose width is known only then, and set the
+    width as dimension nI of the reference "output_layer".
+
+    model (Model): The model.
+    docs (Optional[list[Doc]]): Some docs; at least one has tokens.
+    """
+    tok2vec = model.get_ref("tok2vec")
+    tok2vec.initialize(X=docs)
+    width = max(row.shape[1] for row in tok2vec.predict(docs))  # An empty doc's may be 0.
+    model.get_ref("output_layer").set_dim("nI", width)
 
 
 def get_module_shim(model: Model) -> TorchShim:

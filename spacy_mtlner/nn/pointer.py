@@ -135,16 +135,6 @@ class PointerTagger(nn.Module):
         types = types.index_add(0, rows, x * self.view[columns, None])  # (n_types + 1, size)
         return text @ (types + self.view_bias).T / math.sqrt(x.shape[1])
 
-    @torch.no_grad()
-    def copy_types_from(self, other: "PointerTagger") -> None:
-        """Take over the weights of a module whose types are the first ones of this one.
-
-        other (PointerTagger): A module with fewer types and otherwise equal settings.
-        """
-        state = self.state_dict()
-        for name, old in other.state_dict().items():
-            state[name][tuple(slice(size) for size in old.shape)] = old
-
 
 def running_sums(values: Tensor) -> Tensor:
     """Sum up the values before each token, so that a span's sum is a difference.

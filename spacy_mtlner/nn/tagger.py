@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from spacy_mtlner.nn.crf import CRF
@@ -97,15 +96,3 @@ class Tagger(nn.Module):
             x = self.dropout(self.rnn(x, group_rows(lengths, x.device)))
         scores: CRFScores = self.head(x)
         return scores
-
-
-@torch.no_grad()
-def copy_first_tags(source: nn.Module, target: nn.Module) -> None:
-    """Give a module the weights of one whose tags are the first ones of its own.
-
-    source (nn.Module): A module with fewer tags and otherwise equal settings.
-    target (nn.Module): The module to write to.
-    """
-    state = target.state_dict()
-    for name, weights in source.state_dict().items():
-        state[name][tuple(slice(size) for size in weights.shape)] = weights

@@ -133,15 +133,21 @@ class EntityComponent(TrainablePipe):
         label (str): The label.
         RETURNS (int): 1, or 0 if it was there already.
         """
-        if not isinstance(label, str) or not label:
-            raise ValueError(f"{self.name}: a label must be a non-empty string, not {label!r}.")
-        if label in self.labels:
+        if not self._append_label(label, self.cfg["labels"]):
             return 0
-        self.cfg["labels"].append(label)
-        self.vocab.strings.add(label)
         if self.is_initialized:
             self.set_output(self.n_outputs)
         return 1
+
+    def _append_label(self, label: str, labels: list[str]) -> bool:
+        """Append a label to labels, unless it is there already; returns whether it was not."""
+        if not isinstance(label, str) or not label:
+            raise ValueError(f"{self.name}: a label must be a non-empty string, not {label!r}.")
+        if label in labels:
+            return False
+        labels.append(label)
+        self.vocab.strings.add(label)
+        return True
 
     @property
     def is_initialized(self) -> bool:

@@ -15,11 +15,12 @@ from thinc.api import Model
 from torch import Tensor
 
 from spacy_mtlner.codecs.tags import TagScheme
-from spacy_mtlner.entities import DEFAULT_KEY, Entity, select_flat
+from spacy_mtlner.entities import DEFAULT_KEY, Entity
 from spacy_mtlner.nn.tagger import CRFScores
-from spacy_mtlner.pipeline.base import EntityComponent, make_default_model
+from spacy_mtlner.pipeline.base import make_default_model
 from spacy_mtlner.pipeline.gold import Gold, GoldSource
 from spacy_mtlner.pipeline.tagging import (
+    TaggingComponent,
     decode_tags,
     make_tag_scheme,
     predict_with_confidence,
@@ -82,7 +83,7 @@ def make_crf_ner(
     )
 
 
-class CRFEntityRecognizer(EntityComponent):
+class CRFEntityRecognizer(TaggingComponent):
     """Finds contiguous entities that do not overlap: the best tag sequence of a CRF.
 
     An entity's score is its marginal: the probability, over all tag sequences, that exactly this
@@ -98,19 +99,6 @@ class CRFEntityRecognizer(EntityComponent):
     def n_outputs(self) -> int:
         """RETURNS (int): The number of tags."""
         return len(self.tag_scheme)
-
-    @property
-    def representable(self) -> str:
-        """RETURNS (str): What entities the component can represent."""
-        return "contiguous ones that do not overlap"
-
-    def select_representable(self, entities: list[Entity]) -> list[Entity]:
-        """Select contiguous entities that do not overlap: see `select_flat`.
-
-        entities (list[Entity]): Gold entities of a doc.
-        RETURNS (list[Entity]): Those that can be learned.
-        """
-        return select_flat(entities)
 
     def decode(self, docs: Sequence[Doc], scores: CRFScores) -> list[list[Entity]]:
         """Find the best tag sequence of each doc and read its entities.

@@ -18,13 +18,14 @@ from thinc.api import Model
 from torch import Tensor
 
 from spacy_mtlner.codecs.tags import TagScheme
-from spacy_mtlner.entities import Entity, select_flat, write_entities, write_ents
+from spacy_mtlner.entities import Entity, write_entities, write_ents
 from spacy_mtlner.models.multitask_crf import TaskInputs, resize_tasks
 from spacy_mtlner.nn.multitask import MultiTaskScores
 from spacy_mtlner.nn.tagger import CRFScores
-from spacy_mtlner.pipeline.base import EntityComponent, make_default_model, reads_in_passes
+from spacy_mtlner.pipeline.base import make_default_model, reads_in_passes
 from spacy_mtlner.pipeline.gold import Gold, GoldReport, check_report, read_gold
 from spacy_mtlner.pipeline.tagging import (
+    TaggingComponent,
     decode_tags,
     make_tag_scheme,
     predict_with_confidence,
@@ -87,7 +88,7 @@ def make_multitask_crf_ner(
     )
 
 
-class MultiTaskEntityRecognizer(EntityComponent):
+class MultiTaskEntityRecognizer(TaggingComponent):
     """Finds contiguous entities that do not overlap, by one CRF for each task.
 
     A task is a spans key with labels of its own. A doc teaches the tasks whose key it has, and the
@@ -136,7 +137,7 @@ class MultiTaskEntityRecognizer(EntityComponent):
     @property
     def keys(self) -> tuple[str, ...]:
         """RETURNS (tuple[str, ...]): The tasks' spans keys, the main task's first."""
-        return tuple(_order_tasks(self.cfg["tasks"], self.name))
+        return tuple(self.cfg["labels"])
 
     @property
     def predicted_tasks(self) -> str:
@@ -180,13 +181,8 @@ class MultiTaskEntityRecognizer(EntityComponent):
         """
         key = self.key if task is None else task
         self._check_task(key)
-        if not isinstance(label, str) or not label:
-            raise ValueError(f"{self.name}: a label must be a non-empty string, not {label!r}.")
-        labels = self.cfg["labels"][key]
-        if label in labels:
+        if not self._append_label(label, self.cfg["labels"][key]):
             return 0
-        labels.append(label)
-        self.vocab.strings.add(label)
         if self.is_initialized:
             resize_tasks(self.model, self._count_tags())
         return 1
@@ -259,19 +255,6 @@ class MultiTaskEntityRecognizer(EntityComponent):
 
     def _name_task(self, key: str) -> str:
         return f"{self.name}, task {key!r}"
-
-    @property
-    def representable(self) -> str:
-        """RETURNS (str): What entities the component can represent."""
-        return "contiguous ones that do not overlap"
-
-    def select_representable(self, entities: list[Entity]) -> list[Entity]:
-        """Select contiguous entities that do not overlap: see `select_flat`.
-
-        entities (list[Entity]): Gold entities of a doc, of one task.
-        RETURNS (list[Entity]): Those that can be learned.
-        """
-        return select_flat(entities)
 
     def read_tasks(self, example: Example) -> list[Gold | None]:
         """Read an example's gold for every task.

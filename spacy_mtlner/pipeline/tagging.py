@@ -12,16 +12,33 @@ from spacy.tokens import Doc
 from torch import Tensor
 
 from spacy_mtlner.codecs.tags import Spans, TagScheme, ranges
-from spacy_mtlner.entities import Entity
+from spacy_mtlner.entities import Entity, select_flat
 from spacy_mtlner.nn.crf import crf_decode, crf_decode_n_best, crf_path_marginals
 from spacy_mtlner.nn.losses import crf_loss
 from spacy_mtlner.nn.ragged import group_rows
 from spacy_mtlner.nn.tagger import CRFScores
-from spacy_mtlner.pipeline.base import split_docs
+from spacy_mtlner.pipeline.base import EntityComponent, split_docs
 from spacy_mtlner.pipeline.gold import Gold
 
 # Building a scheme's tables takes longer than reading a short doc.
 make_tag_scheme = lru_cache(maxsize=16)(TagScheme)
+
+
+class TaggingComponent(EntityComponent):
+    """Base of the components that tag: they represent flat entities."""
+
+    @property
+    def representable(self) -> str:
+        """RETURNS (str): What entities the component can represent."""
+        return "contiguous ones that do not overlap"
+
+    def select_representable(self, entities: list[Entity]) -> list[Entity]:
+        """Select contiguous entities that do not overlap: see `select_flat`.
+
+        entities (list[Entity]): Gold entities of a doc, of one task.
+        RETURNS (list[Entity]): Those that can be learned.
+        """
+        return select_flat(entities)
 
 
 def decode_tags(scores: CRFScores, lengths: Sequence[int], scheme: TagScheme) -> list[list[Entity]]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spacy_mtlner.nn.multitask import MultiTaskScores, MultiTaskTagger
-from spacy_mtlner.nn.tagger import copy_first_tags
+from spacy_mtlner.nn.resize import copy_first_outputs
 
 WIDTH = 6
 LENGTHS = [3, 0, 5, 1]
@@ -102,9 +102,9 @@ def test_fusion_reaches_as_far_as_the_window():
     assert ((before - after).abs().sum(1) > 1e-6).nonzero().flatten().tolist() == [4]
 
 
-def test_copy_first_tags():
+def test_copy_first_outputs():
     old, new = make_tagger(n_tags=(4, 3)), make_tagger(n_tags=(4, 5))
-    copy_first_tags(old, new)
+    copy_first_outputs(old, new)
     x, wanted = torch.randn(9, WIDTH), make_wanted("xxxx", "xxxx")
     before, after = old(x, LENGTHS, wanted), new(x, LENGTHS, wanted)
     torch.testing.assert_close(after.of_task(0).emissions, before.of_task(0).emissions)

@@ -17,6 +17,7 @@ from spacy_mtlner.nn.pointer import (
     span_logits,
 )
 from spacy_mtlner.nn.ragged import group_rows
+from spacy_mtlner.nn.resize import copy_first_outputs
 from spacy_mtlner.nn.rnn import RNNKind
 
 WIDTH, N_TYPES, MATCH, MAX_LENGTH, DESCRIPTION = 4, 3, 7, 5, 6
@@ -186,7 +187,7 @@ def test_dropout() -> None:
 
 @pytest.mark.parametrize("rnn", [None, "lstm"])
 @pytest.mark.parametrize("description_length", [0, DESCRIPTION])
-def test_copy_types_from(rnn: RNNKind | None, description_length: int) -> None:
+def test_copy_first_outputs(rnn: RNNKind | None, description_length: int) -> None:
     torch.manual_seed(0)
     settings: dict[str, Any] = {"rnn": rnn, "description_length": description_length}
     old = randomize(make_tagger(2, **settings))
@@ -201,7 +202,7 @@ def test_copy_types_from(rnn: RNNKind | None, description_length: int) -> None:
         return tagger(torch.cat([x, *used]), [*lengths, *map(len, used)])
 
     fresh = score(new, 4)
-    new.copy_types_from(old)
+    copy_first_outputs(old, new)
     before, after = score(old, 2), score(new, 4)
     for name in ("starts", "ends"):
         torch.testing.assert_close(getattr(after, name)[:, :2], getattr(before, name))

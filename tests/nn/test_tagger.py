@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from spacy_mtlner.nn.tagger import Tagger, copy_first_tags
+from spacy_mtlner.nn.resize import copy_first_outputs
+from spacy_mtlner.nn.tagger import Tagger
 
 WIDTH = 3
 
@@ -46,12 +47,12 @@ def test_dropout():
 
 
 @pytest.mark.parametrize(("rnn", "depth"), [(None, 1), ("lstm", 2), ("gru", 1)])
-def test_copy_first_tags(rnn, depth):
+def test_copy_first_outputs(rnn, depth):
     torch.manual_seed(0)
     old, new = make_tagger(3, rnn, depth), make_tagger(5, rnn, depth)
     x, lengths = torch.randn(7, WIDTH), [3, 4]
     before, fresh = old(x, lengths), new(x, lengths)
-    copy_first_tags(old, new)
+    copy_first_outputs(old, new)
     after = new(x, lengths)
     torch.testing.assert_close(after.emissions[:, :3], before.emissions)
     assert torch.equal(after.transitions[:3, :3], before.transitions)

@@ -19,7 +19,7 @@ from spacy_mtlner.pipeline.multitask_crf_ner import MultiTaskEntityRecognizer
 from spacy_mtlner.training.pseudo_labels import make_pseudo_labeller
 from spacy_mtlner.training.task_corpora import UNLABELLED
 
-from .test_task_corpora import EMBED, make_task_corpora, write_docs
+from .test_task_corpora import TOK2VEC, make_task_corpora, write_docs
 
 KNOWN = ["Rome is old", "Paris is big", "we saw Rome", "nothing at all", "big old Paris"]
 RAW = ["Rome is big", "we saw Paris", "qwe rtz uio", "nothing at all"]
@@ -31,11 +31,7 @@ def nlp(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Language]:
     """A pipeline that has learned KNOWN, over a shared encoder, with RAW as unlabelled text."""
     fix_random_seed(0)
     nlp = spacy.blank("en")
-    tok2vec = {"@architectures": "spacy.Tok2Vec.v2", "embed": EMBED, "encode": {
-        "@architectures": "spacy.MaxoutWindowEncoder.v2",
-        "width": 16, "depth": 1, "window_size": 1, "maxout_pieces": 2,
-    }}  # fmt: skip
-    nlp.add_pipe("tok2vec", config={"model": tok2vec})
+    nlp.add_pipe("tok2vec", config={"model": TOK2VEC})
     listener = {"@architectures": "spacy.Tok2VecListener.v1", "width": 16, "upstream": "*"}
     config: dict[str, Any] = {"model": {"tok2vec": listener, "rnn": None}}
     if request.param == "multitask_crf_ner":

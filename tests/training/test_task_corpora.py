@@ -23,6 +23,17 @@ EMBED = {
     "rows": [100],
     "include_static_vectors": False,
 }
+TOK2VEC = {
+    "@architectures": "spacy.Tok2Vec.v2",
+    "embed": EMBED,
+    "encode": {
+        "@architectures": "spacy.MaxoutWindowEncoder.v2",
+        "width": 16,
+        "depth": 1,
+        "window_size": 1,
+        "maxout_pieces": 2,
+    },
+}
 
 
 def make_nlp(*keys: str, max_epochs: int = 0) -> Language:
@@ -358,11 +369,7 @@ def test_trains_two_components_on_corpora_of_their_own(
     which its own entities are not annotated, for sentences without entities.
     """
     nlp = spacy.blank("en")
-    tok2vec = {"@architectures": "spacy.Tok2Vec.v2", "embed": EMBED, "encode": {
-        "@architectures": "spacy.MaxoutWindowEncoder.v2",
-        "width": 16, "depth": 1, "window_size": 1, "maxout_pieces": 2,
-    }}  # fmt: skip
-    nlp.add_pipe("tok2vec", config={"model": tok2vec})
+    nlp.add_pipe("tok2vec", config={"model": TOK2VEC})
     listener = {"@architectures": "spacy.Tok2VecListener.v1", "width": 16, "upstream": "*"}
     for key in ("main", "other"):
         model = {"tok2vec": listener, "rnn": None}
