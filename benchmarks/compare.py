@@ -85,6 +85,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
         "beta": 1.0,
         "model": {"tok2vec": TOK2VEC},
     },
+    "span_ner": {"factory": "span_ner", "model": {"tok2vec": TOK2VEC}},
     "pointer_ner, nearest": {
         "factory": "pointer_ner",
         "matching": "nearest",

@@ -9,7 +9,7 @@ scores lie beside the spans in `doc.spans[key].attrs["scores"]`.
 import re
 import warnings
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import index
@@ -161,17 +161,34 @@ def read_entities(doc: Doc, key: str = DEFAULT_KEY) -> list[Entity]:
             f"was changed must be rebuilt: use write_entities, or delete its attrs['scores']."
         )
     entities: list[Entity] = []
+    for first, label, fragments in _group_spans(group):
+        score = 1.0 if scores is None else float(scores[first])
+        try:
+            entities.append(Entity(label, merge_touching(fragments), score))
+        except ValueError as err:
+            raise ValueError(f"doc.spans[{key!r}], tokens {fragments}: {err}") from None
+    return entities
+
+
+def read_fragments(doc: Doc, key: str) -> list[Fragments]:
+    """Read where the entities or candidates in `doc.spans[key]` are, whatever their labels.
+
+    doc (Doc): The document.
+    key (str): The spans key.
+    RETURNS (list[Fragments]): The fragments of each, in stored order and without repetition; none
+        if the doc lacks the key.
+    """
+    if key not in doc.spans:
+        return []
+    groups = _group_spans(doc.spans[key])
+    return list(dict.fromkeys(merge_touching(fragments) for _, _, fragments in groups))
+
+
+def _group_spans(group: SpanGroup) -> Iterator[tuple[int, str, list[tuple[int, int]]]]:
+    """Number of the first span, label and fragments of each entity."""
+    first, label = 0, ""
     fragments: list[tuple[int, int]] = []
-    open_id, label, score, missing = 0, "", 1.0, 0
-
-    def close() -> None:
-        if fragments:
-            try:
-                entities.append(Entity(label, merge_touching(fragments), score))
-            except ValueError as err:
-                raise ValueError(f"doc.spans[{key!r}], tokens {fragments}: {err}") from None
-            fragments.clear()
-
+    open_id, missing = 0, 0
     for i, span in enumerate(group):
         continues = (
             fragments
@@ -182,16 +199,17 @@ def read_entities(doc: Doc, key: str = DEFAULT_KEY) -> list[Entity]:
             and missing != 0
         )
         if not continues:
-            close()
-            open_id, label = span.id, span.label_
-            score = 1.0 if scores is None else float(scores[i])
+            if fragments:
+                yield first, label, fragments
+            first, label, fragments = i, span.label_, []
+            open_id = span.id
             own = _OWN_ID.fullmatch(span.id_) if open_id else None
             # Counts the fragments to come; negative where the id does not tell.
             missing = int(own[1]) if own else -1
         fragments.append((span.start, span.end))
         missing -= 1
-    close()
-    return entities
+    if fragments:
+        yield first, label, fragments
 
 
 def write_entities(doc: Doc, entities: Iterable[Entity], key: str = DEFAULT_KEY) -> None:

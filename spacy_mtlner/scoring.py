@@ -47,6 +47,7 @@ def score_entities(
     spans_key: str,
     gold_source: str | None = "spans",
     annotate_ents: bool = False,
+    typing: bool = False,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """Compare predicted with gold entities by label and character offsets of the fragments, so that
@@ -58,6 +59,7 @@ def score_entities(
         `doc.spans[spans_key]`. As in spaCy, predictions on tokens without annotation in `doc.ents`
         are ignored.
     annotate_ents (bool): Whether to score `doc.ents` as well, as spaCy does for `ner`.
+    typing (bool): Whether the predictions are the types of given entities: see `score_typing`.
     RETURNS (dict[str, Any]): `spans_{key}_{p,r,f}`, `spans_{key}_per_type` and
         `spans_{key}_{subset}_{p,r,f}` for the subsets boundary (labels ignored), discontinuous
         (several fragments), nested (first start to last end overlaps another entity's range) and
@@ -65,18 +67,14 @@ def score_entities(
         example is annotated. With annotate_ents, `ents_{p,r,f}` and `ents_per_type`.
     """
     examples = list(examples)
+    if typing:
+        return score_typing(examples, spans_key=spans_key, gold_source=gold_source)
     counts = _Counts()
     is_annotated = False
     for example in examples:
-        reference = example.reference
-        if gold_source == "ents":
-            if not reference.has_annotation("ENT_IOB"):
-                continue
-            gold_entities = read_ents(reference)
-        else:
-            if spans_key not in reference.spans:
-                continue
-            gold_entities = read_entities(reference, spans_key)
+        gold_entities = _read_gold(example.reference, spans_key, gold_source)
+        if gold_entities is None:
+            continue
         is_annotated = True
         predicted = read_entities(example.predicted, spans_key)
         if not gold_entities and not predicted:
@@ -84,7 +82,7 @@ def score_entities(
         in_predicted, in_reference = _token_offsets(example)
         predicted_keys = _keys(predicted, *in_predicted)
         if gold_source == "ents":
-            predicted_keys = _where_known(predicted_keys, reference, *in_reference)
+            predicted_keys = _where_known(predicted_keys, example.reference, *in_reference)
         counts.add(predicted_keys, _keys(gold_entities, *in_reference))
 
     prefix = f"spans_{spans_key}"
@@ -100,6 +98,66 @@ def score_entities(
     if annotate_ents:
         scores.update(get_ner_prf(examples))
     return scores
+
+
+def _read_gold(reference: Doc, key: str, gold_source: str | None) -> list[Entity] | None:
+    """A reference's entities; None if it is not annotated."""
+    if gold_source == "ents":
+        return read_ents(reference) if reference.has_annotation("ENT_IOB") else None
+    return read_entities(reference, key) if key in reference.spans else None
+
+
+def score_typing(
+    examples: Iterable[Example], *, spans_key: str, gold_source: str | None = "spans"
+) -> dict[str, Any]:
+    """Score the types of entities whose fragments were given: this is no recognition, and none of
+    its scores is named like one of `score_entities`.
+
+    examples (Iterable[Example]): The examples. Those whose gold is not annotated are skipped.
+    spans_key (str): Spans key of the predictions, and of the gold.
+    gold_source (Optional[str]): "ents" where the gold is in `doc.ents`, else it is in
+        `doc.spans[spans_key]`.
+    RETURNS (dict[str, Any]): `typing_{key}_acc`: share of the gold entities whose predicted label
+        is theirs, or one of theirs; one without prediction is wrong. `typing_{key}_macro_f`: mean
+        of the labels' F1. `typing_{key}_per_type`: precision, recall and F1 of each label. All None
+        if no example is annotated.
+    """
+    n_right, n_entities, is_annotated = 0, 0, False
+    per_type: dict[str, PRFScore] = {}
+    for example in examples:
+        gold_entities = _read_gold(example.reference, spans_key, gold_source)
+        if gold_entities is None:
+            continue
+        is_annotated = True
+        in_predicted, in_reference = _token_offsets(example)
+        predicted = _keys(read_entities(example.predicted, spans_key), *in_predicted)
+        gold = _keys(gold_entities, *in_reference)
+        places = {fragments for _, fragments in gold}
+        n_entities += len(places)
+        n_right += len({fragments for _, fragments in gold & predicted})
+        typed = {key for key in predicted if key[1] in places}
+        for label in {label for label, _ in gold | typed}:
+            per_type.setdefault(label, PRFScore()).score_set(
+                {key for key in typed if key[0] == label}, {key for key in gold if key[0] == label}
+            )
+    prefix = f"typing_{spans_key}"
+    if not is_annotated:
+        return dict.fromkeys((f"{prefix}_acc", f"{prefix}_macro_f", f"{prefix}_per_type"))
+    values = [score.fscore for score in per_type.values()]
+    return {
+        f"{prefix}_acc": n_right / n_entities if n_entities else 0.0,
+        f"{prefix}_macro_f": sum(values) / len(values) if values else 0.0,
+        f"{prefix}_per_type": {label: per_type[label].to_dict() for label in sorted(per_type)},
+    }
+
+
+def typing_score_names(key: str) -> list[str]:
+    """List the scores of typing that a config may give a weight to.
+
+    key (str): The spans key.
+    RETURNS (list[str]): `typing_{key}_acc` and `typing_{key}_macro_f`.
+    """
+    return [f"typing_{key}_acc", f"typing_{key}_macro_f"]
 
 
 def score_names(key: str) -> list[str]:

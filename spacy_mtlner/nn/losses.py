@@ -18,6 +18,7 @@ from spacy_mtlner.nn.pointer import (
     span_logits,
 )
 from spacy_mtlner.nn.ragged import group_rows
+from spacy_mtlner.nn.span import SpanScores
 from spacy_mtlner.nn.tagger import CRFScores
 
 
@@ -166,3 +167,66 @@ def _span_loss(
         for start in range(0, len(row_ends), SPAN_CHUNK)
     ]
     return torch.stack(losses).sum()
+
+
+class SpanGold(NamedTuple):
+    """Targets of a batch's candidates, whose first ones are the gold entities.
+
+    classes (Tensor): Shares of the gold entities in the classes, shape (n_gold, n_classes).
+    firsts (Tensor): First token of each contiguous one, shape (n_spans,), int64.
+    offsets (Tensor): Its length, less 1, of the same shape.
+    known (Tensor): Whether a token's annotation is known, shape (n_tokens,), bool.
+    """
+
+    classes: Tensor
+    firsts: Tensor
+    offsets: Tensor
+    known: Tensor
+
+
+def span_loss(
+    scores: SpanScores,
+    gold: SpanGold,
+    lengths: Sequence[int],
+    weights: Tensor,
+    annotated: Tensor,
+) -> Tensor:
+    """Cross-entropy of the candidates' classes and, where boundaries are learned, the binary
+    cross-entropy of all spans that may be proposed.
+
+    A candidate beyond the gold ones is of class 0, no entity. One over a token of which nothing is
+    known may be an entity or not: it does not count.
+
+    scores (SpanScores): The scores.
+    gold (SpanGold): The targets.
+    lengths (Sequence[int]): The rows' lengths.
+    weights (Tensor): Weight of each row, shape (n_rows,).
+    annotated (Tensor): Whether a row is annotated for the task, shape (n_rows,), bool.
+    RETURNS (Tensor): The batch's loss, a scalar: its sum over the number of annotated rows.
+    """
+    device = scores.logits.device
+    sizes = torch.tensor(lengths, device=device)
+    row_weights = weights * annotated / annotated.sum().clamp(min=1)
+    token_weights = row_weights.repeat_interleave(sizes)  # (n_tokens,)
+    n_unknown = torch.cat([sizes.new_zeros(1), (~gold.known).cumsum(0)])
+
+    targets = torch.zeros_like(scores.logits)
+    targets[:, 0] = 1
+    targets[: len(gold.classes)] = gold.classes
+    offsets = scores.sizes.cumsum(0) - scores.sizes
+    firsts, lasts = scores.tokens[offsets], scores.tokens[offsets + scores.sizes - 1]
+    is_known = n_unknown[lasts + 1] == n_unknown[firsts]
+    is_known[: len(gold.classes)] = True
+    losses = -(log_softmax(scores.logits, dim=1) * targets).sum(1)  # (n_candidates,)
+    loss = (losses * scores.weights * is_known * token_weights[firsts]).sum()
+    if not len(scores.lengths):
+        return loss
+    row_ends = sizes.cumsum(0).repeat_interleave(sizes)
+    index = torch.arange(len(row_ends), device=device)
+    firsts, offsets = list_spans(index, row_ends, len(scores.lengths))
+    logits = scores.starts[firsts] + scores.ends[firsts + offsets] + scores.lengths[offsets]
+    is_entity = torch.zeros_like(logits)
+    is_entity[torch.searchsorted(firsts, gold.firsts) + gold.offsets] = 1
+    is_known = n_unknown[firsts + offsets + 1] == n_unknown[firsts]
+    losses = binary_cross_entropy_with_logits(logits, is_entity, reduction="none")
+    return loss + (losses * is_known * token_weights[firsts]).sum()

@@ -12,6 +12,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from spacy_mtlner.codecs.tags import IntArray
+
 MAX_POSITIONS = 65_536  # Padded positions of one group, unless a single row has more.
 MIN_ROWS = 32  # Below that, more rows at once are worth their padding.
 
@@ -34,13 +36,15 @@ class RowGroup:
     mask: Tensor
 
 
-def group_rows(lengths: Sequence[int], device: torch.device | None = None) -> list[RowGroup]:
+def group_rows(
+    lengths: Sequence[int] | IntArray, device: torch.device | None = None
+) -> list[RowGroup]:
     """Group the rows of a batch by length; empty rows are in no group.
 
     Within a group no row is shorter than half of the longest; beyond `MIN_ROWS` rows it takes only
     rows of at least 7/8 of it.
 
-    lengths (Sequence[int]): The rows' lengths.
+    lengths (Union[Sequence[int], IntArray]): The rows' lengths.
     device (Optional[torch.device]): Where the groups' tensors are made.
     RETURNS (list[RowGroup]): The groups, longest rows first.
     """

@@ -118,6 +118,11 @@ class EntityComponent(TrainablePipe):
         return self.keys
 
     @property
+    def score_names(self) -> list[str]:
+        """RETURNS (list[str]): The scores that a config may give a weight to."""
+        return [name for key in self.predicted_keys for name in score_names(key)]
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """RETURNS (tuple[str, ...]): The labels."""
         return tuple(self.cfg["labels"])
@@ -242,7 +247,7 @@ class EntityComponent(TrainablePipe):
         for name, pipe in nlp.components:
             meta = nlp.get_pipe_meta(name)
             if isinstance(pipe, EntityComponent):
-                names.update(name for key in pipe.predicted_keys for name in score_names(key))
+                names.update(pipe.score_names)
                 writes_ents |= pipe.cfg["annotate_ents"]
             else:
                 names.update(meta.default_score_weights or {})
@@ -257,7 +262,8 @@ class EntityComponent(TrainablePipe):
             if weight and not is_known:
                 warnings.warn(
                     f"[training.score_weights] {name} = {weight}: no component has that score, and "
-                    f"spaCy will ignore it. Use spans_{self.key}_f for {self.name}.",
+                    f"spaCy will ignore it. Scores of {self.name}: "
+                    f"{', '.join(self.score_names[:3])} and others.",
                     stacklevel=3,
                 )
 
@@ -371,7 +377,9 @@ class EntityComponent(TrainablePipe):
         """
         examples = list(examples)
         golds = self.read_golds(examples)
-        leaves = type(scores)(*(score.detach().requires_grad_() for score in scores))
+        leaves = type(scores)(
+            *(score.detach().requires_grad_(score.is_floating_point()) for score in scores)
+        )
         lengths = [len(example.predicted) for example in examples]
         loss = self.compute_loss(golds, lengths, leaves)
         value = float(loss.detach())
@@ -380,11 +388,13 @@ class EntityComponent(TrainablePipe):
                 f"The loss of {self.name} is {value}. Lower the learning rate, lengthen the "
                 f"warmup, or check the vectors and the encoder for values that are not finite."
             )
-        gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+        learned = [leaf for leaf in leaves if leaf.requires_grad]
+        gradients = iter(torch.autograd.grad(loss, learned, allow_unused=True))
+        found = (next(gradients) if leaf.requires_grad else None for leaf in leaves)
         return value, type(scores)(
             *(
                 torch.zeros_like(leaf) if gradient is None else gradient
-                for leaf, gradient in zip(leaves, gradients, strict=True)
+                for leaf, gradient in zip(leaves, found, strict=True)
             )
         )
 
@@ -458,6 +468,18 @@ class EntityComponent(TrainablePipe):
                         (node.id, name), node.get_param(name), node.get_grad(name)
                     )
                     node.set_param(name, weights)
+
+
+def weigh_rows(golds: Sequence[Gold | None], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Make the weights of a batch's rows.
+
+    golds (Sequence[Optional[Gold]]): Each row's gold; None where it is not annotated.
+    like (Tensor): A tensor of the wanted type and device.
+    RETURNS (tuple[Tensor, Tensor]): Each row's weight, and whether it is annotated, bool; both of
+        shape (n_rows,).
+    """
+    weights = like.new_tensor([0.0 if gold is None else gold.weight for gold in golds])
+    return weights, torch.tensor([gold is not None for gold in golds], device=like.device)
 
 
 def split_docs(docs: Sequence[Doc]) -> Iterator[list[Doc]]:

@@ -154,6 +154,20 @@ def read_gold(
     return Gold(kept, unknown, weight, len(unaligned), n_dropped)
 
 
+def known_tokens(golds: Sequence[Gold | None], lengths: Sequence[int]) -> NDArray[numpy.bool_]:
+    """Tell of which tokens of a batch it is known what they belong to.
+
+    golds (Sequence[Optional[Gold]]): Each row's gold; None where it is not annotated.
+    lengths (Sequence[int]): Each row's number of predicted tokens.
+    RETURNS (NDArray[numpy.bool_]): Shape (n_tokens,).
+    """
+    known = [
+        numpy.ones(length, dtype=bool) if gold is None or gold.unknown is None else ~gold.unknown
+        for gold, length in zip(golds, lengths, strict=True)
+    ]
+    return numpy.concatenate(known)
+
+
 def check_report(
     report: GoldReport,
     labels: Sequence[str],

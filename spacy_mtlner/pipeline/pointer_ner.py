@@ -36,8 +36,8 @@ from spacy_mtlner.nn.pointer import (
     running_sums,
     span_logits,
 )
-from spacy_mtlner.pipeline.base import EntityComponent, make_default_model
-from spacy_mtlner.pipeline.gold import Gold, GoldSource
+from spacy_mtlner.pipeline.base import EntityComponent, make_default_model, weigh_rows
+from spacy_mtlner.pipeline.gold import Gold, GoldSource, known_tokens
 
 Matching = Literal["spans", "nearest"]
 OUTSIDE = "O"  # The description of what is no entity.
@@ -512,21 +512,15 @@ class PointerEntityRecognizer(EntityComponent):
             self.cfg["untrained"] = [x for x in self.cfg["untrained"] if x not in learned]
         spans = numpy.array(table, dtype=numpy.int64).reshape(-1, 3)
         targets = encode_pointers(spans, int(offsets[-1]), len(ids))
-        known = [
-            numpy.ones(length, dtype=bool)
-            if gold is None or gold.unknown is None
-            else ~gold.unknown
-            for gold, length in zip(golds, lengths, strict=True)
-        ]
-        arrays = (targets.starts, targets.ends, targets.spans, targets.classes)
-        gold_tensors = (torch.from_numpy(a).to(device) for a in (*arrays, numpy.concatenate(known)))
+        known = known_tokens(golds, lengths)
+        arrays = (targets.starts, targets.ends, targets.spans, targets.classes, known)
+        gold_tensors = (torch.from_numpy(a).to(device) for a in arrays)
         beta = self.cfg["beta"]
         return pointer_loss(
             scores,
             PointerGold(*gold_tensors),
             lengths,
-            scores.starts.new_tensor([0.0 if gold is None else gold.weight for gold in golds]),
-            torch.tensor([gold is not None for gold in golds], device=device),
+            *weigh_rows(golds, scores.starts),
             beta=None if beta == "learned" else beta,
             positive_weight=self.cfg["positive_weight"],
             match_spans=self.cfg["matching"] == "spans" and beta != 0,

@@ -17,7 +17,7 @@ from spacy_mtlner.nn.crf import crf_decode, crf_decode_n_best, crf_path_marginal
 from spacy_mtlner.nn.losses import crf_loss
 from spacy_mtlner.nn.ragged import group_rows
 from spacy_mtlner.nn.tagger import CRFScores
-from spacy_mtlner.pipeline.base import EntityComponent, split_docs
+from spacy_mtlner.pipeline.base import EntityComponent, split_docs, weigh_rows
 from spacy_mtlner.pipeline.gold import Gold
 
 # Building a scheme's tables takes longer than reading a short doc.
@@ -140,15 +140,7 @@ def tag_loss(
     """
     device = scores.emissions.device
     tags = torch.from_numpy(_encode(golds, numpy.asarray(lengths), scheme)).to(device)
-    weights = [0.0 if gold is None else gold.weight for gold in golds]
-    annotated = [gold is not None for gold in golds]
-    return crf_loss(
-        scores,
-        tags,
-        lengths,
-        torch.tensor(weights, device=device, dtype=scores.emissions.dtype),
-        torch.tensor(annotated, device=device),
-    )
+    return crf_loss(scores, tags, lengths, *weigh_rows(golds, scores.emissions))
 
 
 def _encode(golds: Sequence[Gold | None], lengths: Any, scheme: TagScheme) -> Any:

@@ -1,0 +1,216 @@
+"""Classification of candidate spans: the model of "A Span-Level Strategy for Nested Named Entity
+Recognition", with a learned proposal of boundaries beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from spacy_mtlner.codecs.spans import (
+    NO_CANDIDATES,
+    Candidates,
+    FloatArray,
+    Runs,
+    find_among,
+    propose_spans,
+    sample_negatives,
+    share_runs,
+)
+from spacy_mtlner.codecs.tags import BoolArray
+from spacy_mtlner.nn.ragged import MAX_POSITIONS, group_rows, ungroup
+from spacy_mtlner.nn.rnn import BiRNN, RNNKind
+
+_RARE = -2.0  # Logit at which boundaries begin: few tokens begin or end an entity.
+
+
+@dataclass(frozen=True)
+class SpanRequest:
+    """Which candidates of a batch are to be classified.
+
+    gold (Candidates): Candidates that are classified in any case, first in the scores.
+    others (Optional[Candidates]): Further ones; None for those that the model proposes.
+    negative_ratio (Optional[float]): With how many others for each of the gold ones it is
+        trained: see `sample_negatives`.
+    rows (Optional[BoolArray]): In which rows candidates are proposed, shape (n_rows,); None for
+        all.
+    """
+
+    gold: Candidates = NO_CANDIDATES
+    others: Candidates | None = None
+    negative_ratio: float | None = None
+    rows: BoolArray | None = None
+
+
+class SpanScores(NamedTuple):
+    """What the classifier says of a batch whose tokens follow each other.
+
+    logits (Tensor): Scores of each candidate's classes, shape (n_candidates, n_classes).
+    tokens (Tensor): Tokens of the candidates, one candidate after the other, shape (n_positions,),
+        int64.
+    sizes (Tensor): Number of tokens of each candidate, shape (n_candidates,), int64.
+    weights (Tensor): How many candidates each one stands for, shape (n_candidates,).
+    starts (Tensor): Logits of a span beginning at a token, shape (n_tokens,); (0,) where no
+        boundaries are learned.
+    ends (Tensor): Logits of one ending with a token, of the same shape.
+    lengths (Tensor): Logits of a span's length, less 1, shape (max_length,).
+    """
+
+    logits: Tensor
+    tokens: Tensor
+    sizes: Tensor
+    weights: Tensor
+    starts: Tensor
+    ends: Tensor
+    lengths: Tensor
+
+
+class SpanClassifier(nn.Module):
+    """Classifies candidates: a bidirectional LSTM over a candidate's tokens (eq. 6-11), attention
+    of its final hidden state over its outputs, a linear layer (section 2 of the paper).
+
+    Candidates that begin at the same token are read forwards together, those that end with the same
+    token backwards: each state is that of an LSTM that reads the candidate alone.
+
+    width (int): Size of the input vectors.
+    n_classes (int): Number of classes.
+    rnn (Optional[RNNKind]): Recurrent layer over the rows before the candidates are read, if any.
+    hidden_width (int): Size of that layer's output.
+    depth (int): Number of such layers.
+    span_width (int): Size of the LSTM's output, both directions together.
+    max_length (int): The longest proposed span, in tokens; 0 where none are proposed.
+    per_token (float): How many spans are proposed for each token.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        n_classes: int,
+        *,
+        rnn: RNNKind | None,
+        hidden_width: int,
+        depth: int,
+        span_width: int,
+        max_length: int,
+        per_token: float,
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout()
+        self.rnn = BiRNN(rnn, width, hidden_width, depth) if rnn else None
+        size = hidden_width if rnn else width
+        self.forwards = nn.LSTM(size, span_width // 2, batch_first=True)
+        self.backwards = nn.LSTM(size, span_width // 2, batch_first=True)
+        self.classes = nn.Linear(span_width, n_classes)
+        self.per_token = per_token
+        self.boundaries = nn.Linear(size, 2) if max_length else None
+        self.lengths = nn.Parameter(torch.zeros(max_length))
+        if self.boundaries is not None:
+            nn.init.constant_(self.boundaries.bias, _RARE)
+
+    def forward(self, x: Tensor, lengths: Sequence[int], request: SpanRequest) -> SpanScores:
+        """Classify candidates of a batch of rows.
+
+        x (Tensor): Vectors of all tokens, shape (n_tokens, width).
+        lengths (Sequence[int]): The rows' lengths.
+        request (SpanRequest): The candidates.
+        RETURNS (SpanScores): The scores.
+        """
+        x = self.dropout(x)
+        if self.rnn is not None:
+            x = self.dropout(self.rnn(x, group_rows(lengths, x.device)))
+        starts = ends = x.new_zeros(0)
+        if self.boundaries is not None:
+            starts, ends = self.boundaries(x).unbind(1)
+        others = request.others
+        if others is None:
+            others = self._propose(starts, ends, lengths, request.rows)
+        candidates, weights = _choose(request, others)
+        return SpanScores(
+            self._classify(x, candidates),
+            torch.from_numpy(candidates.tokens).to(x.device),
+            torch.from_numpy(candidates.sizes).to(x.device),
+            torch.from_numpy(weights).to(x.device),
+            starts,
+            ends,
+            self.lengths,
+        )
+
+    def _propose(
+        self,
+        starts: Tensor,
+        ends: Tensor,
+        lengths: Sequence[int],
+        wanted: BoolArray | None,
+    ) -> Candidates:
+        first, last = (part.detach().float().cpu().numpy() for part in (starts, ends))
+        sizes = self.lengths.detach().float().cpu().numpy()
+        rows = numpy.asarray(lengths, dtype=numpy.int64)
+        if wanted is None:
+            return propose_spans(first, last, sizes, rows, self.per_token)
+        tokens = numpy.flatnonzero(numpy.repeat(wanted, rows))
+        found = propose_spans(first[tokens], last[tokens], sizes, rows[wanted], self.per_token)
+        return Candidates(tokens[found.tokens], found.sizes)
+
+    def _classify(self, x: Tensor, candidates: Candidates) -> Tensor:
+        """The classes' scores of each candidate, shape (n_candidates, n_classes)."""
+        if not len(candidates):
+            return self.classes(x.new_zeros((0, self.classes.in_features)))
+        ahead, ahead_at = self._read(self.forwards, x, share_runs(candidates, backward=False))
+        back, back_at = self._read(self.backwards, x, share_runs(candidates, backward=True))
+        parts, rows = [], []
+        groups = group_rows(candidates.sizes, x.device)
+        for group in groups:
+            arguments = ahead, back, ahead_at[group.rows], back_at[group.rows], group.mask
+            if len(groups) > 1 and len(candidates.tokens) > MAX_POSITIONS and x.requires_grad:
+                # The outputs of every candidate's tokens: made anew for the gradient.
+                parts.append(checkpoint(attend, *arguments, use_reentrant=False))
+            else:
+                parts.append(attend(*arguments))
+            rows.append(group.rows)
+        summary = torch.cat(parts)[torch.argsort(torch.cat(rows))]  # (n_candidates, span_width)
+        return self.classes(self.dropout(summary))
+
+    def _read(self, lstm: nn.LSTM, x: Tensor, runs: Runs) -> tuple[Tensor, Tensor]:
+        """Outputs at all positions of the runs, and where each candidate's begin."""
+        groups = group_rows(runs.sizes, x.device)
+        tokens = torch.from_numpy(runs.tokens).to(x.device)
+        index = [group.index for group in groups]
+        outputs = [lstm(x[tokens[i]])[0] for i in index]
+        flat = ungroup(outputs, index, [group.mask for group in groups])
+        return flat, torch.from_numpy(runs.offsets).to(x.device)
+
+
+def attend(ahead: Tensor, back: Tensor, ahead_at: Tensor, back_at: Tensor, mask: Tensor) -> Tensor:
+    """Sum up the outputs of each candidate's tokens by their attention to its final hidden state:
+    sum_t softmax_t(h o_t) o_t.
+
+    ahead (Tensor): Forward outputs at the positions of all runs, shape (n_run_positions, half).
+    back (Tensor): Backward outputs at those of the runs that are read from the end, of the same
+        form.
+    ahead_at (Tensor): Where each candidate's forward run begins, shape (n_candidates,), int64.
+    back_at (Tensor): Where its backward run does, shape (n_candidates,), int64.
+    mask (Tensor): Whether a candidate has so many tokens, shape (n_candidates, length), bool.
+    RETURNS (Tensor): Shape (n_candidates, 2 half).
+    """
+    last = mask.sum(1, keepdim=True) - 1  # (n_candidates, 1)
+    places = torch.arange(mask.shape[1], device=mask.device).minimum(last)  # (n, length)
+    from_start, from_end = ahead_at[:, None] + places, back_at[:, None] + last - places
+    outputs = torch.cat([ahead[from_start], back[from_end]], dim=-1)  # (n, length, 2 half)
+    final = torch.cat([ahead[ahead_at + last[:, 0]], back[back_at + last[:, 0]]], dim=-1)
+    weights = torch.einsum("nth,nh->nt", outputs, final)
+    weights = weights.masked_fill(~mask, -torch.inf).softmax(1)
+    return torch.einsum("nth,nt->nh", outputs, weights)
+
+
+def _choose(request: SpanRequest, others: Candidates) -> tuple[Candidates, FloatArray]:
+    """All candidates of a request, the gold ones first, and how many each one stands for."""
+    gold = request.gold
+    if not len(gold) and request.negative_ratio is None:
+        return others, numpy.ones(len(others), dtype=numpy.float32)
+    others = others.select(~find_among(others, gold))
+    chosen, weights = sample_negatives(gold, others, request.negative_ratio)
+    return gold.join(chosen), numpy.concatenate([numpy.ones(len(gold), numpy.float32), weights])
