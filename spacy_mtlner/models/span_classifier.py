@@ -56,12 +56,10 @@ def build_span_classifier_v1(
     span_width (int): Size of the output of the LSTM over a candidate, both directions together.
     dropout (Optional[float]): Dropout rate of the head; None follows `training.dropout`.
     RETURNS (Model[SpanInputs, SpanScores]): The model; dimension nO is the number of classes,
-        attributes "max_length" and "per_token" tell which spans it proposes.
+        attributes "length_logits" and "per_token" tell which spans it proposes.
     RAISES (ValueError): If a setting is out of its range, or there is context where none is wanted.
     """
     who = "spacy_mtlner.SpanClassifier.v1"
-    if context not in ("none", "encoder"):
-        raise ValueError(f"{who}: context must be 'none' or 'encoder', not {context!r}.")
     if context == "none" and rnn is not None:
         raise ValueError(f"{who}: rnn must be null with context = 'none', but is {rnn!r}.")
     if span_width < 2 or span_width % 2:
@@ -85,7 +83,7 @@ def build_span_classifier_v1(
         refs={"tok2vec": tok2vec, "output_layer": classifier},
         attrs={
             "context": context,
-            "max_length": 0,
+            "length_logits": [],
             "per_token": 0.0,
             "resize_output": _resize_output,
         },
@@ -143,7 +141,7 @@ def _settings(model: Model) -> dict[str, Any]:
     return {
         "nI": classifier.get_dim("nI"),
         "nO": classifier.get_dim("nO"),
-        "max_length": model.attrs["max_length"],
+        "length_logits": model.attrs["length_logits"],
         "per_token": model.attrs["per_token"],
     }
 

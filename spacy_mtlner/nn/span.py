@@ -25,8 +25,6 @@ from spacy_mtlner.codecs.tags import BoolArray
 from spacy_mtlner.nn.ragged import MAX_POSITIONS, group_rows, ungroup
 from spacy_mtlner.nn.rnn import BiRNN, RNNKind
 
-_RARE = -2.0  # Logit at which boundaries begin: few tokens begin or end an entity.
-
 
 @dataclass(frozen=True)
 class SpanRequest:
@@ -82,7 +80,8 @@ class SpanClassifier(nn.Module):
     hidden_width (int): Size of that layer's output.
     depth (int): Number of such layers.
     span_width (int): Size of the LSTM's output, both directions together.
-    max_length (int): The longest proposed span, in tokens; 0 where none are proposed.
+    length_logits (Sequence[float]): Logits at which the lengths of proposed spans begin, that of
+        one token first; none where no spans are proposed.
     per_token (float): How many spans are proposed for each token.
     """
 
@@ -95,7 +94,7 @@ class SpanClassifier(nn.Module):
         hidden_width: int,
         depth: int,
         span_width: int,
-        max_length: int,
+        length_logits: Sequence[float],
         per_token: float,
     ) -> None:
         super().__init__()
@@ -106,10 +105,8 @@ class SpanClassifier(nn.Module):
         self.backwards = nn.LSTM(size, span_width // 2, batch_first=True)
         self.classes = nn.Linear(span_width, n_classes)
         self.per_token = per_token
-        self.boundaries = nn.Linear(size, 2) if max_length else None
-        self.lengths = nn.Parameter(torch.zeros(max_length))
-        if self.boundaries is not None:
-            nn.init.constant_(self.boundaries.bias, _RARE)
+        self.boundaries = nn.Linear(size, 2) if length_logits else None
+        self.lengths = nn.Parameter(torch.tensor(length_logits))
 
     def forward(self, x: Tensor, lengths: Sequence[int], request: SpanRequest) -> SpanScores:
         """Classify candidates of a batch of rows.

@@ -203,7 +203,7 @@ class EntityComponent(TrainablePipe):
             keys=keys,
         )
         self.model.set_dim("nO", self.n_outputs, force=True)
-        self.initialize_model(self._sample_docs(get_examples()))
+        self.initialize_model(self._sample_docs(get_examples()), report)
 
     @property
     def section(self) -> str:
@@ -215,10 +215,11 @@ class EntityComponent(TrainablePipe):
         sample = [eg.predicted for eg in islice(filter(_has_tokens, examples), 10)]
         return sample or [Doc(self.vocab, words=["text"])]
 
-    def initialize_model(self, sample: list[Doc]) -> None:
+    def initialize_model(self, sample: list[Doc], report: GoldReport) -> None:
         """Initialise the model, whose dimension nO is set.
 
         sample (list[Doc]): Some docs; at least one has tokens.
+        report (GoldReport): What the training data hold.
         """
         self.model.initialize(X=sample)
 

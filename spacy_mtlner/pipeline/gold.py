@@ -50,6 +50,7 @@ class GoldReport:
     n_unaligned (int): Entities that the predicted tokens cannot express.
     n_dropped (int): Entities that the component cannot represent.
     labels (Counter[str]): Entities by label.
+    lengths (Counter[int]): Entities by number of tokens from their first to their last.
     """
 
     n_docs: int = 0
@@ -57,6 +58,7 @@ class GoldReport:
     n_unaligned: int = 0
     n_dropped: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    lengths: Counter[int] = field(default_factory=Counter)
 
     def add(self, gold: Gold | None) -> None:
         """Count a doc's gold.
@@ -69,6 +71,7 @@ class GoldReport:
             self.n_unaligned += gold.n_unaligned
             self.n_dropped += gold.n_dropped
             self.labels.update(entity.label for entity in gold.entities)
+            self.lengths.update(entity.end - entity.start for entity in gold.entities)
 
 
 def is_annotated(doc: Doc, key: str, source: str) -> bool:

@@ -37,7 +37,7 @@ from spacy_mtlner.nn.pointer import (
     span_logits,
 )
 from spacy_mtlner.pipeline.base import EntityComponent, make_default_model, weigh_rows
-from spacy_mtlner.pipeline.gold import Gold, GoldSource, known_tokens
+from spacy_mtlner.pipeline.gold import Gold, GoldReport, GoldSource, known_tokens
 
 Matching = Literal["spans", "nearest"]
 OUTSIDE = "O"  # The description of what is no entity.
@@ -294,10 +294,11 @@ class PointerEntityRecognizer(EntityComponent):
             self.set_descriptions(descriptions)
         super().initialize(get_examples, nlp=nlp, labels=labels)
 
-    def initialize_model(self, sample: list[Doc]) -> None:
+    def initialize_model(self, sample: list[Doc], report: GoldReport) -> None:
         """Initialise the model, whose dimension nO is set.
 
         sample (list[Doc]): Some docs; at least one has tokens.
+        report (GoldReport): What the training data hold.
         """
         self._check_descriptions(self.cfg["descriptions"])
         self._encoded = None

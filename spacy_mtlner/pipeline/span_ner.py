@@ -33,7 +33,7 @@ from spacy_mtlner.pipeline.base import (
     split_docs,
     weigh_rows,
 )
-from spacy_mtlner.pipeline.gold import Gold, GoldSource, known_tokens
+from spacy_mtlner.pipeline.gold import Gold, GoldReport, GoldSource, known_tokens
 from spacy_mtlner.pipeline.suggesters import BoundarySuggester, Suggester, suggest_spans
 from spacy_mtlner.scoring import score_names, typing_score_names
 
@@ -176,7 +176,7 @@ class SpanEntityRecognizer(EntityComponent):
             negative_ratio=negative_ratio,
         )
         if isinstance(suggester, BoundarySuggester):
-            model.attrs["max_length"] = suggester.max_length
+            model.attrs["length_logits"] = [0.0] * suggester.max_length
             model.attrs["per_token"] = suggester.per_token
 
     @property
@@ -289,15 +289,20 @@ class SpanEntityRecognizer(EntityComponent):
         if self.suggester is None:
             return "What is not among them cannot be found: lower their component's threshold."
         return (
-            f"What is not among them cannot be found: suggest spans of up to {cover} tokens, or use "
-            f"spacy_mtlner.boundary_suggester.v1."
+            f"What is not among them cannot be found: suggest spans of up to {cover} tokens, or "
+            f"use spacy_mtlner.boundary_suggester.v1."
         )
 
-    def initialize_model(self, sample: list[Doc]) -> None:
-        """Initialise the model, whose dimension nO is set.
+    def initialize_model(self, sample: list[Doc], report: GoldReport) -> None:
+        """Initialise the model, whose dimension nO is set. Lengths of proposed spans begin as
+        likely as they are in the training data.
 
         sample (list[Doc]): Some docs; at least one has tokens.
+        report (GoldReport): What the training data hold.
         """
+        longest = len(self.model.attrs["length_logits"])
+        counts = 0.5 + numpy.array([report.lengths[n + 1] for n in range(longest)])
+        self.model.attrs["length_logits"] = numpy.log(counts / counts.sum()).tolist()
         self.model.initialize(X=SpanInputs(sample, SpanRequest()))
 
     def make_inputs(self, docs: list[Doc], *, is_train: bool) -> SpanInputs:
@@ -406,8 +411,8 @@ class SpanEntityRecognizer(EntityComponent):
         """List the candidates among which entities are found.
 
         docs (Sequence[Doc]): The docs.
-        RETURNS (list[list[Fragments]]): Each doc's candidates; of those that the model proposes, the
-            best ones first.
+        RETURNS (list[list[Fragments]]): Each doc's candidates; of those that the model proposes,
+            the best ones first.
         """
         found: list[list[Fragments]] = []
         for part, scores in self._score(
@@ -429,8 +434,8 @@ class SpanEntityRecognizer(EntityComponent):
 
         docs (Sequence[Doc]): The docs.
         entities (Sequence[Sequence[Entity]]): Each doc's entities.
-        RETURNS (list[NDArray[numpy.float32]]): Of each doc, the probabilities of the labels and, last,
-            of no entity, which is 0 in typing; shape (n_entities, n_labels + 1).
+        RETURNS (list[NDArray[numpy.float32]]): Of each doc, the probabilities of the labels and,
+            last, of no entity, which is 0 in typing; shape (n_entities, n_labels + 1).
         """
 
         def make_inputs(part: list[Doc], start: int) -> SpanInputs:
@@ -533,6 +538,5 @@ def _written_keys(pipe: Any) -> set[str]:
     """Spans keys that a component writes; spaCy's tell it by an attribute or a setting."""
     if isinstance(pipe, EntityComponent):
         return set(pipe.predicted_keys)
-    return {getattr(pipe, "key", None), (getattr(pipe, "cfg", None) or {}).get("spans_key")} - {
-        None
-    }
+    keys = {getattr(pipe, "key", None), (getattr(pipe, "cfg", None) or {}).get("spans_key")}
+    return {str(key) for key in keys if key is not None}
