@@ -20,7 +20,9 @@ def test_config_builds_its_pipeline(path: Path) -> None:
         nlp.config.interpolate()["training"], schema=ConfigSchemaTraining
     )
     main = "typing_mtlner_acc" if path.stem.startswith("typing") else "spans_mtlner_f"
-    assert {name: value for name, value in training["score_weights"].items() if value} == {main: 1.0}
+    assert {name: value for name, value in training["score_weights"].items() if value} == {
+        main: 1.0
+    }
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import srsly
 from spacy.language import Language
+from spacy.util import registry
 
 from spacy_mtlner.formats import READERS, Record, Report, read_corpus
 from spacy_mtlner.formats.convert import WRITER_SUFFIXES
@@ -14,7 +15,8 @@ from spacy_mtlner.formats.detect import detect_format
 from spacy_mtlner.models.crf_tagger import build_crf_tagger_v1
 from spacy_mtlner.models.encoders import build_character_embed_v1, build_transformer_encoder_v1
 from spacy_mtlner.models.multitask_crf import build_multitask_crf_v1
-from spacy_mtlner.pipeline import crf_ner, multitask_crf_ner  # noqa: F401  (registers factories)
+from spacy_mtlner.models.pointer_tagger import build_pointer_tagger_v1
+from spacy_mtlner.models.span_classifier import build_span_classifier_v1
 from spacy_mtlner.training.task_corpora import make_task_corpora
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +25,8 @@ BUILDERS = {
     "spacy_mtlner.CharacterEmbed.v1": ("crf_ner", build_character_embed_v1),
     "spacy_mtlner.TransformerEncoder.v1": ("crf_ner", build_transformer_encoder_v1),
     "spacy_mtlner.MultiTaskCRF.v1": ("multitask_crf_ner", build_multitask_crf_v1),
+    "spacy_mtlner.PointerTagger.v1": ("pointer_ner", build_pointer_tagger_v1),
+    "spacy_mtlner.SpanClassifier.v1": ("span_ner", build_span_classifier_v1),
     "spacy_mtlner.TaskCorpora.v1": ("multitask_crf_ner", make_task_corpora),
 }
 
@@ -49,14 +53,13 @@ def test_settings_of_functions(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("factory", ["crf_ner", "multitask_crf_ner"])
+@pytest.mark.parametrize("factory", ["crf_ner", "multitask_crf_ner", "pointer_ner", "span_ner"])
 def test_settings_of_factories(factory: str) -> None:
+    registry.get("factories", factory)  # Registered with its module, which this imports.
     defaults = dict(Language.get_factory_meta(factory).default_config)
-    for name, section in {"model": "@architectures", "scorer": "@scorers"}.items():
-        defaults[name] = defaults[name][section]
-    documented = read_defaults(factory, "Settings")
-    assert documented == {
-        name: value if name in ("model", "scorer") else srsly.json_dumps(value)
+    sections = {"model": "@architectures", "suggester": "@misc", "scorer": "@scorers"}
+    assert read_defaults(factory, "Settings") == {
+        name: value[sections[name]] if name in sections else srsly.json_dumps(value)
         for name, value in defaults.items()
     }
 

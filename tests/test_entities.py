@@ -20,6 +20,7 @@ from spacy_mtlner.entities import (
     merge_touching,
     read_entities,
     read_ents,
+    read_fragments,
     select_flat,
     write_entities,
     write_ents,
@@ -553,3 +554,12 @@ def test_inside(bounds: list[list[int]]) -> None:
         for inner, p in zip(entities, positions, strict=True)
     ]
     assert find_inside(entities) == expected
+
+
+def test_fragments_are_read_whatever_the_labels():
+    doc = make_doc(10)
+    assert read_fragments(doc, "x") == []
+    doc.spans["x"] = [Span(doc, 0, 2), Span(doc, 0, 2, label="A"), Span(doc, 1, 3)]
+    assert read_fragments(doc, "x") == [((0, 2),), ((1, 3),)]
+    write_entities(doc, [Entity("A", ((0, 1), (4, 6))), Entity("B", ((0, 1),))], "x")
+    assert read_fragments(doc, "x") == [((0, 1), (4, 6)), ((0, 1),)]

@@ -13,7 +13,13 @@ from spacy.training import Example
 from spacy.vocab import Vocab
 
 from spacy_mtlner.entities import Entity, select_flat, write_entities, write_ents
-from spacy_mtlner.scoring import SUBSETS, make_entity_scorer, score_entities
+from spacy_mtlner.scoring import (
+    SUBSETS,
+    make_entity_scorer,
+    score_entities,
+    score_typing,
+    typing_score_names,
+)
 
 KEY = "task"
 PRF = ("p", "r", "f")
@@ -128,6 +134,35 @@ def test_subsets(cases):
         tp = sum(len(predicted & gold) for predicted, gold in pairs)
         n_predicted, n_gold = (sum(map(len, part)) for part in zip(*pairs, strict=True))
         assert get(scores, name) == pytest.approx(prf(tp, n_predicted, n_gold))
+
+
+def test_typing_by_hand():
+    place = Entity("B", DISCONTINUOUS.fragments)
+    examples = [
+        make_example([A, place], [A, B, DISCONTINUOUS]),  # One right, one missing, one wrong.
+        make_example([Entity("A", B.fragments)], [B, Entity("A", B.fragments)]),  # One of two.
+        make_example([A], None),
+        make_example([Entity("C", ((1, 3),))], []),  # No gold boundary: it counts nowhere.
+    ]
+    scores = score_entities(examples, spans_key=KEY, typing=True)
+    assert scores.keys() == {*typing_score_names(KEY), f"typing_{KEY}_per_type"}
+    assert scores[f"typing_{KEY}_acc"] == 2 / 4
+    per_type = scores[f"typing_{KEY}_per_type"]
+    assert {label: tuple(per_type[label][name] for name in PRF) for label in per_type} == {
+        "A": pytest.approx(prf(2, 2, 3)),
+        "B": pytest.approx(prf(0, 1, 2)),
+    }
+    assert scores[f"typing_{KEY}_macro_f"] == pytest.approx((prf(2, 2, 3)[2] + 0) / 2)
+
+
+def test_typing_without_annotation_or_entities():
+    assert set(score_typing([make_example([A], None)], spans_key=KEY).values()) == {None}
+    scores = score_typing([make_example([], [])], spans_key=KEY)
+    assert scores == {
+        f"typing_{KEY}_acc": 0.0,
+        f"typing_{KEY}_macro_f": 0.0,
+        f"typing_{KEY}_per_type": {},
+    }
 
 
 def test_not_annotated():

@@ -54,7 +54,7 @@ DEFAULT_SUGGESTER = """
 [suggester]
 @misc = "spacy_mtlner.boundary_suggester.v1"
 max_length = 32
-per_token = 3.0
+per_token = 1.0
 """
 
 _REPORTED_DOCS = 2000  # Whose candidates are counted at initialisation.

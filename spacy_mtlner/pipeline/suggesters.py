@@ -41,7 +41,7 @@ class BoundarySuggester:
         )
 
 
-def make_boundary_suggester(max_length: int = 32, per_token: float = 3.0) -> BoundarySuggester:
+def make_boundary_suggester(max_length: int = 32, per_token: float = 1.0) -> BoundarySuggester:
     """Registered as `spacy_mtlner.boundary_suggester.v1`.
 
     max_length (int): The longest span, in tokens.

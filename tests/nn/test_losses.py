@@ -10,8 +10,16 @@ from torch import Tensor
 
 from spacy_mtlner.nn import losses
 from spacy_mtlner.nn.crf import crf_log_likelihood
-from spacy_mtlner.nn.losses import PointerGold, crf_loss, pointer_loss, weighted_mean
+from spacy_mtlner.nn.losses import (
+    PointerGold,
+    SpanGold,
+    crf_loss,
+    pointer_loss,
+    span_loss,
+    weighted_mean,
+)
 from spacy_mtlner.nn.pointer import PointerScores, running_sums, span_logits
+from spacy_mtlner.nn.span import SpanScores
 from spacy_mtlner.nn.tagger import CRFScores
 
 LENGTHS = [3, 0, 6, 1, 2]
@@ -435,3 +443,87 @@ def test_learned_beta_converges_inside(factor: float) -> None:
     assert (beta < 0.5) == (pointers > classes)
     # Of beta P + (1 - beta) C - log beta - log(1 - beta), the minimum.
     assert pointers - classes == pytest.approx(1 / beta - 1 / (1 - beta), rel=0.02)
+
+
+# Candidate spans
+
+
+def make_span_case(
+    max_length: int,
+) -> tuple[SpanScores, SpanGold, list[tuple[list[int], float, list[float]]]]:
+    """Scores and targets of LENGTHS; each candidate's tokens, weight and target."""
+    generator = torch.Generator().manual_seed(0)
+    n_tokens, n_classes = sum(LENGTHS), 3
+    candidates = [
+        ([0, 1], 1.0, [0.0, 1.0, 0.0]),
+        ([4, 6, 7], 1.0, [0.0, 0.5, 0.5]),
+        ([2], 2.5, [1.0, 0.0, 0.0]),
+        ([3, 4], 1.0, [1.0, 0.0, 0.0]),
+        ([9], 1.0, [1.0, 0.0, 0.0]),
+        ([10, 11], 4.0, [1.0, 0.0, 0.0]),
+    ]
+    parts = [
+        torch.randn(len(candidates), n_classes, generator=generator, dtype=torch.double),
+        torch.tensor([i for tokens, *_ in candidates for i in tokens]),
+        torch.tensor([len(tokens) for tokens, *_ in candidates]),
+        torch.tensor([weight for _, weight, _ in candidates], dtype=torch.double),
+    ]
+    for size in (n_tokens * bool(max_length), n_tokens * bool(max_length), max_length):
+        parts.append(torch.randn(size, generator=generator, dtype=torch.double))
+    known = torch.ones(n_tokens, dtype=torch.bool)
+    known[5] = False
+    gold = SpanGold(
+        torch.tensor([target for *_, target in candidates[:2]], dtype=torch.double),
+        torch.tensor([0]),
+        torch.tensor([1]),
+        known,
+    )
+    return SpanScores(*parts), gold, candidates
+
+
+@pytest.mark.parametrize("max_length", [0, 1, 4])
+def test_span_loss_candidate_by_candidate(max_length):
+    scores, gold, candidates = make_span_case(max(2, max_length) if max_length else 0)
+    weights = torch.tensor([0.5, 3.0, 1.0, 2.0, 7.0], dtype=torch.double)
+    annotated = torch.tensor([True, True, True, True, False])
+    rows = [row for row, length in enumerate(LENGTHS) for _ in range(length)]
+    of_row = weights * annotated / 4
+
+    expected = torch.zeros((), dtype=torch.double)
+    for logits, (tokens, weight, target) in zip(scores.logits, candidates, strict=True):
+        # The gold one over the unknown token counts, other candidates over it do not.
+        if target[0] and any(not gold.known[i] for i in range(tokens[0], tokens[-1] + 1)):
+            continue
+        loss = -(logits.log_softmax(0) * torch.tensor(target)).sum()
+        expected = expected + of_row[rows[tokens[0]]] * weight * loss
+    for i, row in enumerate(rows):
+        for size in range(len(scores.lengths)):
+            j = i + size
+            if j >= len(rows) or rows[j] != row or not gold.known[i : j + 1].all():
+                continue
+            logit = scores.starts[i] + scores.ends[j] + scores.lengths[size]
+            probability = logit.sigmoid()
+            loss = -probability.log() if (i, size) == (0, 1) else -(1 - probability).log()
+            expected = expected + of_row[row] * loss
+    torch.testing.assert_close(span_loss(scores, gold, LENGTHS, weights, annotated), expected)
+
+
+def test_candidates_over_unknown_tokens_do_not_count():
+    scores, gold, _ = make_span_case(3)
+    leaves = [scores.logits.requires_grad_(), scores.starts.requires_grad_()]
+    known = gold.known.clone()
+    known[3:5] = False
+    gold = gold._replace(known=known)
+    loss = span_loss(scores, gold, LENGTHS, torch.ones(5), torch.ones(5, dtype=torch.bool))
+    d_logits, d_starts = torch.autograd.grad(loss, leaves)
+    assert (d_logits.abs().sum(1) > 0).tolist() == [True, True, True, False, True, True]
+    assert (d_starts == 0).tolist() == [3 <= i <= 5 for i in range(12)]
+
+
+def test_span_loss_without_annotation_is_zero():
+    scores, gold, _ = make_span_case(3)
+    nothing = gold._replace(
+        classes=gold.classes[:0], firsts=gold.firsts[:0], offsets=gold.offsets[:0]
+    )
+    loss = span_loss(scores, nothing, LENGTHS, torch.ones(5), torch.zeros(5, dtype=torch.bool))
+    assert loss == 0
