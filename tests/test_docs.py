@@ -2,12 +2,12 @@
 
 import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import srsly
 from spacy.language import Language
-from spacy.util import registry
 
 from spacy_mtlner.formats import READERS, Record, Report, read_corpus
 from spacy_mtlner.formats.convert import WRITER_SUFFIXES
@@ -55,7 +55,7 @@ def test_settings_of_functions(name: str) -> None:
 
 @pytest.mark.parametrize("factory", ["crf_ner", "multitask_crf_ner", "pointer_ner", "span_ner"])
 def test_settings_of_factories(factory: str) -> None:
-    registry.get("factories", factory)  # Registered with its module, which this imports.
+    import_module(f"spacy_mtlner.pipeline.{factory}")  # Registers it.
     defaults = dict(Language.get_factory_meta(factory).default_config)
     sections = {"model": "@architectures", "suggester": "@misc", "scorer": "@scorers"}
     assert read_defaults(factory, "Settings") == {
