@@ -29,6 +29,7 @@ from spacy.util import load_config
 from wasabi import msg
 
 from spacy_mtlner.about import __version__
+from spacy_mtlner.evaluation.report import format_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -555,8 +556,8 @@ def _make_row(row: Row) -> list[str]:
     seconds = _mean([result.seconds for result in row.results if result.seconds is not None])
     return [
         name,
-        *(_percent(row.mean(score)) for score in SCORES),
-        f"{_percent(min(values))}-{_percent(max(values))}" if values else "-",
+        *(format_percent(row.mean(score)) for score in SCORES),
+        f"{format_percent(min(values))}-{format_percent(max(values))}" if values else "-",
         f"{n_done}" if n_done == total else f"{n_done} of {total}",
         "-" if seconds is None else f"{seconds:.0f}",
         row.scored_on,
@@ -565,10 +566,6 @@ def _make_row(row: Row) -> list[str]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _percent(score: float | None) -> str:
-    return "-" if score is None else f"{100 * score:.1f}"
 
 
 def _shorten(text: str, length: int = 200) -> str:

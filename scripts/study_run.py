@@ -11,16 +11,15 @@ from typing import Any
 import spacy
 import srsly
 from spacy.cli._util import setup_gpu
-from spacy.training import Corpus
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import train
-from spacy.util import load_config
+from spacy.util import load_config, resolve_dot_names
 
 
 def train_and_score(
     config: str, overrides: dict[str, Any], corpus: str, folder: Path, gpu_id: int = -1
 ) -> dict[str, Any]:
-    """Train a pipeline and score the best one.
+    """Train a pipeline and score the best one, on a corpus read as its dev corpus is.
 
     config (str): Path of the config.
     overrides (dict[str, Any]): Settings that replace the config's, by their dotted names.
@@ -34,7 +33,11 @@ def train_and_score(
     nlp = init_nlp(load_config(config, overrides=overrides, interpolate=False), use_gpu=gpu_id)
     train(nlp, folder, use_gpu=gpu_id)
     nlp = spacy.load(folder / "model-best")
-    scores = nlp.evaluate(list(Corpus(corpus)(nlp)))
+    interpolated = load_config(
+        config, overrides={**overrides, "paths.dev": corpus}, interpolate=True
+    )
+    (read,) = resolve_dot_names(interpolated, [interpolated["training"]["dev_corpus"]])
+    scores = nlp.evaluate(list(read(nlp)))
     return {"scores": scores, "seconds": time.perf_counter() - start}
 
 

@@ -85,18 +85,18 @@ def _overview(entries: Sequence[Metrics]) -> str:
     for entry in entries:
         speed = entry.scores.get("speed")
         words = f"{speed:,.0f}" if isinstance(speed, float) else "-"
-        rows.append([_name(entry), *(_percent(entry[name]) for name in names), words])
-    return _table(header, rows)
+        rows.append([_name(entry), *(format_percent(entry[name]) for name in names), words])
+    return make_table(header, rows)
 
 
 def _per_label(entries: Sequence[Metrics]) -> str:
     per_type = [entry.scores.get(f"spans_{entry.key}_per_type") or {} for entry in entries]
     labels = sorted({label for scores in per_type for label in scores})
     rows = [
-        [_name(entry), *(_percent(scores.get(label, {}).get("f")) for label in labels)]
+        [_name(entry), *(format_percent(scores.get(label, {}).get("f")) for label in labels)]
         for entry, scores in zip(entries, per_type, strict=True)
     ]
-    return _table(["F1", *labels], rows)
+    return make_table(["F1", *labels], rows)
 
 
 def _name(entry: Metrics) -> str:
@@ -104,10 +104,21 @@ def _name(entry: Metrics) -> str:
     return entry.recipe if n_keys == 1 else f"{entry.recipe} ({entry.key})"
 
 
-def _percent(score: float | None) -> str:
+def format_percent(score: float | None) -> str:
+    """Write a score in percent.
+
+    score (Optional[float]): The score, in [0, 1].
+    RETURNS (str): With one decimal; a dash for None.
+    """
     return "-" if score is None else f"{100 * score:.1f}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def make_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a Markdown table, whose first column is text and the others are figures.
+
+    header (Sequence[str]): The columns' names.
+    rows (Iterable[Sequence[str]]): The cells.
+    RETURNS (str): The table.
+    """
     lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
