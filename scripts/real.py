@@ -34,6 +34,7 @@ CORPORA = {
     "bc5cdr": Corpus("en", "columns", "train.tsv", "devel.tsv"),
     "cluener": Corpus("zh", "cluener", "train.json", "dev.json"),
     "cmeee": Corpus("zh", "cmeee", "train.txt", "dev.txt"),
+    "genia": Corpus("en", "jsonl", "genia5.train.jsonl", "genia5.dev.jsonl"),
     "msra": Corpus("zh", "columns", "train.bio", "dev.bio"),
     "ncbi_disease": Corpus("en", "columns", "train.tsv", "devel.tsv"),
     "ontonotes4": Corpus("zh", "columns", "train.char.bmes", "dev.char.bmes"),

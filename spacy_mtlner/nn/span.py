@@ -74,6 +74,9 @@ class SpanClassifier(nn.Module):
     Candidates that begin at the same token are read forwards together, those that end with the same
     token backwards: each state is that of an LSTM that reads the candidate alone.
 
+    Where boundaries are learned, a candidate's start_i + end_j + length_(j-i), by which it is
+    proposed, is taken from its score of class 0, no entity.
+
     width (int): Size of the input vectors.
     n_classes (int): Number of classes.
     rnn (Optional[RNNKind]): Recurrent layer over the rows before the candidates are read, if any.
@@ -126,8 +129,11 @@ class SpanClassifier(nn.Module):
         if others is None:
             others = self._propose(starts, ends, lengths, request.rows)
         candidates, weights = _choose(request, others)
+        logits = self._classify(x, candidates)
+        if self.boundaries is not None:
+            logits = self._add_boundaries(logits, starts, ends, candidates)
         return SpanScores(
-            self._classify(x, candidates),
+            logits,
             torch.from_numpy(candidates.tokens).to(x.device),
             torch.from_numpy(candidates.sizes).to(x.device),
             torch.from_numpy(weights).to(x.device),
@@ -170,6 +176,16 @@ class SpanClassifier(nn.Module):
             rows.append(group.rows)
         summary = torch.cat(parts)[torch.argsort(torch.cat(rows))]  # (n_candidates, span_width)
         return self.classes(self.dropout(summary))
+
+    def _add_boundaries(
+        self, logits: Tensor, starts: Tensor, ends: Tensor, candidates: Candidates
+    ) -> Tensor:
+        """What the boundaries say against class 0, no entity."""
+        sizes = numpy.minimum(candidates.sizes, len(self.lengths))
+        arrays = (candidates.firsts, candidates.lasts, sizes - 1)
+        firsts, lasts, lengths = (torch.from_numpy(a).to(logits.device) for a in arrays)
+        against = starts[firsts] + ends[lasts] + self.lengths[lengths]  # (n_candidates,)
+        return torch.cat([logits[:, :1] - against[:, None], logits[:, 1:]], dim=1)
 
     def _read(self, lstm: nn.LSTM, x: Tensor, runs: Runs) -> tuple[Tensor, Tensor]:
         """Outputs at all positions of the runs, and where each candidate's begin."""

@@ -156,6 +156,18 @@ def test_best_boundaries_are_proposed() -> None:
     torch.testing.assert_close(scores.starts, x[:, 0] + classifier.boundaries.bias[0])
 
 
+def test_boundaries_speak_against_no_entity() -> None:
+    classifier, x = make_classifier(length_logits=[0.5, 1.5, 2.5], per_token=1.0), make_vectors()
+    scores = classifier(x, LENGTHS, request(CANDIDATES))
+    for logits, fragments in zip(scores.logits, CANDIDATES, strict=True):
+        wanted = classify_one(classifier, x, fragments)
+        size = min(3, sum(end - start for start, end in fragments))
+        wanted[0] = wanted[0] - (
+            scores.starts[fragments[0][0]] + scores.ends[fragments[-1][1] - 1] + size - 0.5
+        )
+        torch.testing.assert_close(logits, wanted)
+
+
 def test_spans_are_proposed_in_wanted_rows_alone() -> None:
     classifier, x = make_classifier(length_logits=[0.0] * 3, per_token=2.0), make_vectors()
     wanted = numpy.array([False, True, False, True])
