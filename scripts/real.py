@@ -56,7 +56,7 @@ def convert(name: Name, data: Data) -> None:
     except CorpusError as err:
         hint = (
             "Get the corpora with: python -m spacy project assets (--extra for CLUENER). MSRA, "
-            "CMeEE and OntoNotes 4 are not among them: name a folder that has them, with: "
+            "CMeEE, GENIA and OntoNotes 4 are not among them: name a folder that has them, with: "
             "--vars.data FOLDER."
         )
         msg.fail(str(err), hint, exits=1)
