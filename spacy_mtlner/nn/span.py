@@ -69,7 +69,8 @@ class SpanScores(NamedTuple):
 
 class SpanClassifier(nn.Module):
     """Classifies candidates: a bidirectional LSTM over a candidate's tokens (eq. 6-11), attention
-    of its final hidden state over its outputs, a linear layer (section 2 of the paper).
+    of its final hidden state over its outputs, a linear layer (section 2 of the paper). The sum of
+    the outputs is normalised first, which the paper does not: it learns several times faster.
 
     Candidates that begin at the same token are read forwards together, those that end with the same
     token backwards: each state is that of an LSTM that reads the candidate alone.
@@ -106,6 +107,7 @@ class SpanClassifier(nn.Module):
         size = hidden_width if rnn else width
         self.forwards = nn.LSTM(size, span_width // 2, batch_first=True)
         self.backwards = nn.LSTM(size, span_width // 2, batch_first=True)
+        self.norm = nn.LayerNorm(span_width)
         self.classes = nn.Linear(span_width, n_classes)
         self.per_token = per_token
         self.boundaries = nn.Linear(size, 2) if length_logits else None
@@ -175,7 +177,7 @@ class SpanClassifier(nn.Module):
                 parts.append(attend(*arguments))
             rows.append(group.rows)
         summary = torch.cat(parts)[torch.argsort(torch.cat(rows))]  # (n_candidates, span_width)
-        return self.classes(self.dropout(summary))
+        return self.classes(self.dropout(self.norm(summary)))
 
     def _add_boundaries(
         self, logits: Tensor, starts: Tensor, ends: Tensor, candidates: Candidates

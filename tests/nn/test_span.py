@@ -60,7 +60,7 @@ def classify_one(classifier: SpanClassifier, x: Tensor, fragments: Fragments) ->
     outputs, (final, _) = lstm(torch.cat([x[start:end] for start, end in fragments]))
     weights = (outputs @ final.flatten()).softmax(0)
     torch.testing.assert_close(weights.sum(), torch.tensor(1.0))
-    return classifier.classes(weights @ outputs)
+    return classifier.classes(classifier.norm(weights @ outputs))
 
 
 def test_equals_reading_each_candidate_alone() -> None:
