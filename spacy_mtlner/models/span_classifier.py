@@ -56,7 +56,7 @@ def build_span_classifier_v1(
     span_width (int): Size of the output of the LSTM over a candidate, both directions together.
     dropout (Optional[float]): Dropout rate of the head; None follows `training.dropout`.
     RETURNS (Model[SpanInputs, SpanScores]): The model; dimension nO is the number of classes,
-        attributes "length_logits" and "per_token" tell which spans it proposes.
+        attribute "length_logits" has the logits at which the lengths of proposed spans begin.
     RAISES (ValueError): If a setting is out of its range, or there is context where none is wanted.
     """
     who = "spacy_mtlner.SpanClassifier.v1"
@@ -84,7 +84,6 @@ def build_span_classifier_v1(
         attrs={
             "context": context,
             "length_logits": [],
-            "per_token": 0.0,
             "resize_output": _resize_output,
         },
     )
@@ -142,7 +141,6 @@ def _settings(model: Model) -> dict[str, Any]:
         "nI": classifier.get_dim("nI"),
         "nO": classifier.get_dim("nO"),
         "length_logits": model.attrs["length_logits"],
-        "per_token": model.attrs["per_token"],
     }
 
 

@@ -32,6 +32,7 @@ class SpanRequest:
 
     gold (Candidates): Candidates that are classified in any case, first in the scores.
     others (Optional[Candidates]): Further ones; None for those that the model proposes.
+    per_token (float): How many spans are proposed for each token of a row.
     negative_ratio (Optional[float]): With how many others for each of the gold ones it is
         trained: see `sample_negatives`.
     rows (Optional[BoolArray]): In which rows candidates are proposed, shape (n_rows,); None for
@@ -40,6 +41,7 @@ class SpanRequest:
 
     gold: Candidates = NO_CANDIDATES
     others: Candidates | None = None
+    per_token: float = 1.0
     negative_ratio: float | None = None
     rows: BoolArray | None = None
 
@@ -86,7 +88,6 @@ class SpanClassifier(nn.Module):
     span_width (int): Size of the LSTM's output, both directions together.
     length_logits (Sequence[float]): Logits at which the lengths of proposed spans begin, that of
         one token first; none where no spans are proposed.
-    per_token (float): How many spans are proposed for each token.
     """
 
     def __init__(
@@ -99,7 +100,6 @@ class SpanClassifier(nn.Module):
         depth: int,
         span_width: int,
         length_logits: Sequence[float],
-        per_token: float,
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout()
@@ -109,7 +109,6 @@ class SpanClassifier(nn.Module):
         self.backwards = nn.LSTM(size, span_width // 2, batch_first=True)
         self.norm = nn.LayerNorm(span_width)
         self.classes = nn.Linear(span_width, n_classes)
-        self.per_token = per_token
         self.boundaries = nn.Linear(size, 2) if length_logits else None
         self.lengths = nn.Parameter(torch.tensor(length_logits))
 
@@ -129,7 +128,7 @@ class SpanClassifier(nn.Module):
             starts, ends = self.boundaries(x).unbind(1)
         others = request.others
         if others is None:
-            others = self._propose(starts, ends, lengths, request.rows)
+            others = self._propose(starts, ends, lengths, request)
         candidates, weights = _choose(request, others)
         logits = self._classify(x, candidates)
         if self.boundaries is not None:
@@ -149,15 +148,16 @@ class SpanClassifier(nn.Module):
         starts: Tensor,
         ends: Tensor,
         lengths: Sequence[int],
-        wanted: BoolArray | None,
+        request: SpanRequest,
     ) -> Candidates:
         first, last = (part.detach().float().cpu().numpy() for part in (starts, ends))
         sizes = self.lengths.detach().float().cpu().numpy()
         rows = numpy.asarray(lengths, dtype=numpy.int64)
+        wanted, per_token = request.rows, request.per_token
         if wanted is None:
-            return propose_spans(first, last, sizes, rows, self.per_token)
+            return propose_spans(first, last, sizes, rows, per_token)
         tokens = numpy.flatnonzero(numpy.repeat(wanted, rows))
-        found = propose_spans(first[tokens], last[tokens], sizes, rows[wanted], self.per_token)
+        found = propose_spans(first[tokens], last[tokens], sizes, rows[wanted], per_token)
         return Candidates(tokens[found.tokens], found.sizes)
 
     def _classify(self, x: Tensor, candidates: Candidates) -> Tensor:

@@ -6,7 +6,7 @@ it: candidates of any origin, and a class for what is no entity.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -177,7 +177,6 @@ class SpanEntityRecognizer(EntityComponent):
         )
         if isinstance(suggester, BoundarySuggester):
             model.attrs["length_logits"] = [0.0] * suggester.max_length
-            model.attrs["per_token"] = suggester.per_token
 
     @property
     def n_outputs(self) -> int:
@@ -312,7 +311,7 @@ class SpanEntityRecognizer(EntityComponent):
         is_train (bool): Whether gradients will be asked for.
         RETURNS (SpanInputs): The model's input.
         """
-        return SpanInputs(docs, SpanRequest(others=self._find_candidates(docs)))
+        return SpanInputs(docs, self._request(self._find_candidates(docs)))
 
     def make_training_inputs(self, examples: Sequence[Example]) -> SpanInputs:
         """Make the model's input for an update: gold entities, and candidates that are none.
@@ -326,8 +325,14 @@ class SpanEntityRecognizer(EntityComponent):
         if self.cfg["typing"]:
             return SpanInputs(docs, SpanRequest(gold, NO_CANDIDATES))
         rows = numpy.array([known is not None for known in golds])
-        others = self._find_candidates(docs, rows)
-        return SpanInputs(docs, SpanRequest(gold, others, self.cfg["negative_ratio"], rows))
+        request = self._request(self._find_candidates(docs, rows))
+        ratio = self.cfg["negative_ratio"]
+        return SpanInputs(docs, replace(request, gold=gold, negative_ratio=ratio, rows=rows))
+
+    def _request(self, others: Candidates | None) -> SpanRequest:
+        if isinstance(self.suggester, BoundarySuggester):
+            return SpanRequest(others=others, per_token=self.suggester.per_token)
+        return SpanRequest(others=others)
 
     def _find_candidates(self, docs: list[Doc], rows: BoolArray | None = None) -> Candidates | None:
         """The candidates of docs, or of some rows of them; None if the model proposes them."""

@@ -20,7 +20,6 @@ def make_model(max_length: int = 0, **settings) -> Model:
     embed = MultiHashEmbed(width=WIDTH, attrs=["NORM"], rows=[50], include_static_vectors=False)
     model = build_span_classifier_v1(embed, **{"hidden_width": 8, "span_width": 8, **settings})
     model.attrs["length_logits"] = [0.0] * max_length
-    model.attrs["per_token"] = 1.0
     model.set_dim("nO", N_CLASSES)
     return model
 

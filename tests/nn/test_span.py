@@ -36,7 +36,6 @@ def make_classifier(**settings: Any) -> SpanClassifier:
         "depth": 1,
         "span_width": SPAN_WIDTH,
         "length_logits": [],
-        "per_token": 0.0,
     }
     return SpanClassifier(WIDTH, N_CLASSES, **(defaults | settings)).eval()
 
@@ -98,7 +97,7 @@ def test_any_number_of_candidates(candidates: list[Fragments]) -> None:
 
 
 def test_no_tokens() -> None:
-    scores = make_classifier(length_logits=[0.0] * 3, per_token=2.0, rnn="lstm")(
+    scores = make_classifier(length_logits=[0.0] * 3, rnn="lstm")(
         torch.zeros(0, WIDTH), [0, 0], SpanRequest()
     )
     assert scores.logits.shape == (0, N_CLASSES) and len(scores.starts) == 0
@@ -142,14 +141,14 @@ def test_attention_ignores_padding() -> None:
 
 
 def test_best_boundaries_are_proposed() -> None:
-    classifier = make_classifier(length_logits=[0.0] * 4, per_token=2.0)
+    classifier = make_classifier(length_logits=[0.0] * 4)
     assert classifier.boundaries is not None
     with torch.no_grad():  # A start wherever the first feature is positive, an end with the second.
         classifier.boundaries.weight.zero_()
         classifier.boundaries.weight[0, 0] = classifier.boundaries.weight[1, 1] = 1.0
     x = torch.full((5, WIDTH), -1.0)
     x[1, 0] = x[2, 1] = x[3, 1] = 5.0
-    scores = classifier(x, [5], SpanRequest())
+    scores = classifier(x, [5], SpanRequest(per_token=2.0))
     assert len(scores.sizes) == 10
     assert scores.sizes[:2].sort().values.tolist() == [2, 3]
     assert scores.tokens[:5].tolist() in ([1, 2, 1, 2, 3], [1, 2, 3, 1, 2])
@@ -157,7 +156,7 @@ def test_best_boundaries_are_proposed() -> None:
 
 
 def test_boundaries_speak_against_no_entity() -> None:
-    classifier, x = make_classifier(length_logits=[0.5, 1.5, 2.5], per_token=1.0), make_vectors()
+    classifier, x = make_classifier(length_logits=[0.5, 1.5, 2.5]), make_vectors()
     scores = classifier(x, LENGTHS, request(CANDIDATES))
     for logits, fragments in zip(scores.logits, CANDIDATES, strict=True):
         wanted = classify_one(classifier, x, fragments)
@@ -169,18 +168,18 @@ def test_boundaries_speak_against_no_entity() -> None:
 
 
 def test_spans_are_proposed_in_wanted_rows_alone() -> None:
-    classifier, x = make_classifier(length_logits=[0.0] * 3, per_token=2.0), make_vectors()
+    classifier, x = make_classifier(length_logits=[0.0] * 3), make_vectors()
     wanted = numpy.array([False, True, False, True])
-    scores = classifier(x, LENGTHS, SpanRequest(rows=wanted))
+    scores = classifier(x, LENGTHS, SpanRequest(per_token=2.0, rows=wanted))
     assert scores.tokens.min() >= 8 and len(scores.sizes) == 12
-    alone = classifier(x[8:], [6], SpanRequest())
+    alone = classifier(x[8:], [6], SpanRequest(per_token=2.0))
     torch.testing.assert_close(scores.logits, alone.logits)
 
 
 def test_gold_comes_first_and_is_not_proposed_again() -> None:
-    classifier, x = make_classifier(length_logits=[0.0] * 9, per_token=99.0), make_vectors()
+    classifier, x = make_classifier(length_logits=[0.0] * 9), make_vectors()
     gold = Candidates.of_fragments([((8, 10),), ((0, 1), (3, 4))])
-    scores = classifier(x, LENGTHS, SpanRequest(gold))
+    scores = classifier(x, LENGTHS, SpanRequest(gold, per_token=99.0))
     assert scores.sizes[:2].tolist() == [2, 2] and scores.tokens[:4].tolist() == [8, 9, 0, 3]
     n_spans = 7 * 8 // 2 + 1 + 6 * 7 // 2
     assert len(scores.sizes) == n_spans + 1  # The discontinuous one was no proposal.
@@ -196,14 +195,14 @@ def test_sampled_negatives_stand_for_all() -> None:
 
 
 def test_given_entities_alone() -> None:
-    classifier, x = make_classifier(length_logits=[0.0] * 9, per_token=9.0), make_vectors()
+    classifier, x = make_classifier(length_logits=[0.0] * 9), make_vectors()
     gold = Candidates.of_fragments(CANDIDATES)
     scores = classifier(x, LENGTHS, SpanRequest(gold, NO_CANDIDATES))
     assert len(scores.logits) == len(CANDIDATES)
 
 
 def test_grows_by_classes_behind_the_present_ones() -> None:
-    small, x = make_classifier(length_logits=[0.0] * 3, per_token=1.0), make_vectors()
+    small, x = make_classifier(length_logits=[0.0] * 3), make_vectors()
     large = SpanClassifier(
         WIDTH,
         N_CLASSES + 2,
@@ -212,7 +211,6 @@ def test_grows_by_classes_behind_the_present_ones() -> None:
         depth=1,
         span_width=SPAN_WIDTH,
         length_logits=[0.0] * 3,
-        per_token=1.0,
     ).eval()
     copy_first_outputs(small, large)
     a, b = (module(x, LENGTHS, SpanRequest()) for module in (small, large))

@@ -221,6 +221,15 @@ def test_proposes_per_token(trained: Language) -> None:
         assert all(0 <= a < b <= min(a + 5, len(doc)) for ((a, b),) in found)
 
 
+def test_number_of_proposals_is_a_setting_of_loading(trained: Language, tmp_path: Path) -> None:
+    trained.to_disk(tmp_path)
+    config = {"components": {"span_ner": {"suggester": {"per_token": 1.0}}}}
+    loaded = spacy.load(tmp_path, config=config)
+    doc = loaded.make_doc("the king of France slept")
+    (few,), (more,) = (get_component(nlp).propose([doc]) for nlp in (loaded, trained))
+    assert few == more[: len(doc)] and len(more) == 2 * len(doc)
+
+
 def test_entities_of_several_labels_share_their_candidate() -> None:
     nlp = make_nlp(suggester=NGRAMS, threshold=0.3)
     both = [("LOC", ((0, 1),)), ("PER", ((0, 1),))]
