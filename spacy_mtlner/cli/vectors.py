@@ -145,8 +145,8 @@ def vectors_cli(
     unknown = [word for word, near in rows if not near]
     if unknown:
         msg.warn("Words without a vector", ", ".join(unknown))
-    rows_of, width = nlp.vocab.vectors.shape
-    msg.good(f"Wrote {rows_of:,} vectors of {width} numbers: {output}")
+    n_rows, width = nlp.vocab.vectors.shape
+    msg.good(f"Wrote {n_rows:,} vectors of {width} numbers: {output}")
 
 
 def _print_training(tokens: Tokens, settings: VectorSettings, training: Training) -> None:

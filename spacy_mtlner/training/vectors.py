@@ -32,6 +32,7 @@ Numbers = NDArray[numpy.float32]
 _EXTRA = "pip install 'spacy-mtlner[vectors]'"
 _LIBRARIES = {"floret": "floret", "word2vec": "gensim"}
 _SAMPLE = 1e-3  # Words of a higher share are passed over at times; floret's 1e-4 is for large text.
+_MAX_SEED = 2**32 - 1  # numpy's, which gensim draws by.
 _LINE = 1000  # Words of a line: gensim and floret cut off or break longer ones.
 
 
@@ -45,8 +46,8 @@ class VectorSettings:
     window (int): How far the context of a word reaches to either side, in words.
     epochs (int): Passes over the corpus.
     lower (bool): Whether words that differ in case alone share a vector.
-    seed (int): Seed of whatever is drawn.
-    threads (int): Threads. With more than one, floret and word2vec give other vectors in each run.
+    seed (int): Seed of whatever is drawn; floret draws the order of the texts alone by it.
+    threads (int): Threads. With several, floret and word2vec give other vectors in each run.
     x_max (float): GloVe: the count from which on pairs of words weigh the same (eq. 9).
     buckets (int): floret: rows of the table.
     hashes (int): floret: rows per word or part of a word, 1 to 4.
@@ -88,8 +89,8 @@ class VectorSettings:
                 f"--max-chars must be 0 or --min-chars or more, not {self.max_chars} with "
                 f"--min-chars {self.min_chars}."
             )
-        if self.seed < 0:
-            raise ValueError(f"--seed must be 0 or more, not {self.seed}.")
+        if not 0 <= self.seed <= _MAX_SEED:
+            raise ValueError(f"--seed must be from 0 to {_MAX_SEED}, not {self.seed}.")
         _import_library(self.method)
 
 
@@ -264,6 +265,7 @@ def train_vectors(
     nlp (Language): The pipeline, whose vectors are replaced.
     show_progress (bool): Show a progress bar, if it takes longer.
     RETURNS (Training): The loss and the time.
+    RAISES (ValueError): If GloVe finds no words near each other.
     """
     start = time.perf_counter()
     losses: list[float] = []

@@ -146,7 +146,8 @@ def test_forms(tmp_path: Path) -> None:
         ({"x_max": float("nan")}, "--x-max must be a number above 0"),
         ({"hashes": 5}, "--hashes must be from 1 to 4"),
         ({"max_chars": 3}, "--max-chars must be 0 or --min-chars or more, not 3"),
-        ({"seed": -1}, "--seed must be 0 or more"),
+        ({"seed": -1}, "--seed must be from 0 to 4294967295, not -1"),
+        ({"seed": 2**32}, "--seed must be from 0 to"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
