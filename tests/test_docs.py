@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import srsly
+import typer
 from spacy.language import Language
 
+from spacy_mtlner.cli import mtlner_cli
 from spacy_mtlner.formats import READERS, Record, Report, read_corpus
 from spacy_mtlner.formats.convert import WRITER_SUFFIXES
 from spacy_mtlner.formats.detect import detect_format
@@ -61,6 +63,17 @@ def test_settings_of_factories(factory: str) -> None:
     assert read_defaults(factory, "Settings") == {
         name: value[sections[name]] if name in sections else srsly.json_dumps(value)
         for name, value in defaults.items()
+    }
+
+
+def test_options_of_vectors() -> None:
+    text = (ROOT / "docs" / "vectors.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(--[\w-]+)` \| (?:`([\w.]+)`)? ?\|", text, re.MULTILINE)
+    command = typer.main.get_command(mtlner_cli).commands["vectors"]  # type: ignore[attr-defined]
+    options = [option for option in command.params if option.param_type_name == "option"]
+    assert dict(rows) == {
+        option.opts[0]: "" if option.required or option.default is None else str(option.default)
+        for option in options
     }
 
 

@@ -61,7 +61,7 @@ def read_docbin(
         keys = _span_keys(doc_bin)
     use_spans = gold == "spans" or (gold == "auto" and input_key in keys)
     n_annotated = 0
-    for number, doc in enumerate(_get_docs(doc_bin, path), start=1):
+    for number, doc in enumerate(_get_docs(doc_bin, path, Vocab()), start=1):
         with _restoring(path, number):
             is_annotated = input_key in doc.spans if use_spans else doc.has_annotation("ENT_IOB")
             entities = read_entities(doc, input_key) if use_spans else read_ents(doc)
@@ -78,6 +78,17 @@ def read_docbin(
         source = f"spans[{input_key!r}]" if use_spans or gold == "auto" else "ents"
         hint = f"Spans keys there: {', '.join(sorted(keys)) or 'none'}. Name one with --input-key."
         raise CorpusError(path, None, f"No doc is annotated in its {source}.", hint)
+
+
+def load_docs(path: Path, vocab: Vocab) -> Iterator[Doc]:
+    """Load the docs of a `.spacy` file, annotated or not.
+
+    path (Path): The file.
+    vocab (Vocab): The docs' vocabulary.
+    YIELDS (Doc): The docs.
+    RAISES (CorpusError): If the file is not of this format.
+    """
+    yield from _get_docs(_load(path), path, vocab)
 
 
 @contextmanager
@@ -102,10 +113,10 @@ def _load(path: Path) -> DocBin:
         raise CorpusError(path, None, f"Not a .spacy file ({type(err).__name__}).") from None
 
 
-def _get_docs(doc_bin: DocBin, path: Path) -> Iterator[Doc]:
+def _get_docs(doc_bin: DocBin, path: Path, vocab: Vocab) -> Iterator[Doc]:
     chunk: list[Doc] = []
     with _restoring(path, None):
-        docs = doc_bin.get_docs(Vocab())
+        docs = doc_bin.get_docs(vocab)
         n_docs = len(doc_bin)
     for start in range(0, n_docs, _CHUNK_SIZE):
         try:

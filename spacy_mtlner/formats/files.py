@@ -102,6 +102,15 @@ def _make_source(path: Path, format_name: str) -> Source:
     return Source(path, format_name)
 
 
+def is_about_corpus(path: Path) -> bool:
+    """Tell whether a file of a corpus's folder is a text about the corpus, as README.
+
+    path (Path): The file.
+    RETURNS (bool): Whether it is.
+    """
+    return path.stem.lower().startswith(_NOT_CORPORA)
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 
@@ -112,7 +121,7 @@ def _find_in_folder(folder: Path, format_name: str, report: Report) -> Iterator[
         yield Source(folder, "brat")
         paths = [path for path in paths if path.suffix not in _BRAT_SUFFIXES]
     for path in paths:
-        if path.stem.lower().startswith(_NOT_CORPORA):
+        if is_about_corpus(path):
             report.ignore("file about the corpus", path, 1)
         elif format_name == AUTO:
             try:

@@ -1,6 +1,5 @@
 """Training on several corpora that are annotated for different tasks."""
 
-import json
 import math
 import random
 import warnings
@@ -16,8 +15,9 @@ from spacy.training import Example
 from spacy.util import logger
 
 from spacy_mtlner.entities import read_ents, write_entities
-from spacy_mtlner.formats import CorpusError
+from spacy_mtlner.formats import CorpusError, Report
 from spacy_mtlner.formats.corpus import make_corpus
+from spacy_mtlner.formats.raw import read_raw
 from spacy_mtlner.pipeline.base import EntityComponent, reads_in_passes
 from spacy_mtlner.pipeline.gold import UNKNOWN, WEIGHT, find_missing
 from spacy_mtlner.training.similarity import (
@@ -332,20 +332,4 @@ def _read_texts(path: Path, nlp: Language) -> Iterator[str]:
         return
     if not path.is_file():
         raise CorpusError(path, None, "There is no such file of raw text, nor .spacy files in it.")
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            if path.suffix == ".txt":
-                yield line.strip()
-                continue
-            try:
-                text = json.loads(line)["text"]
-            except (ValueError, KeyError, TypeError):
-                text = None
-            if not isinstance(text, str):
-                raise CorpusError(
-                    path, number, 'Raw text is a .txt file, .spacy, or JSON lines with "text".'
-                )
-            if text:
-                yield text
+    yield from read_raw(path, Report())
