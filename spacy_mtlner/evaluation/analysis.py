@@ -220,14 +220,14 @@ class Excerpt:
     start (int): Its first token.
     end (int): The offset behind its last one.
     outcomes (list[Outcome]): The entities.
-    focus (Optional[Outcome]): What it is shown for.
+    focuses (list[Outcome]): Those it is shown for.
     """
 
     doc: int
     start: int
     end: int
     outcomes: list[Outcome]
-    focus: Outcome | None = None
+    focuses: list[Outcome] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -279,8 +279,8 @@ class Analysis:
         result = {name: _to_plain(getattr(self, name)) for name in names}
         result["points"] = self._points_to_dict() if self.points else None
         for name in ("confident_errors", "unlikely_gold"):
-            focuses = (excerpt.focus for excerpt in getattr(self, name))
-            result[name] = [self._outcome_to_dict(focus) for focus in focuses if focus]
+            excerpts: list[Excerpt] = getattr(self, name)
+            result[name] = [self._outcome_to_dict(o) for e in excerpts for o in e.focuses]
         result["complex_texts"] = [self.docs[e.doc].number for e in self.complex_texts]
         return result
 
@@ -740,8 +740,10 @@ def _find_complex_texts(
     excerpts = []
     for number in chosen:
         places = [p for m in _mentions(docs, by_doc[number]) for p in m.places]
-        start, end = _cut(docs[number], min(a for a, _ in places), max(b for _, b in places))
-        end = min(end, start + _LONGEST)
+        first, last = min(a for a, _ in places), max(b for _, b in places)
+        start, end = _find_tokens(docs[number], first, last)
+        start = max(0, start - _MARGIN)
+        end = min(len(docs[number].tokens), end + _MARGIN, start + _LONGEST)
         excerpts.append(_make_excerpt(docs, by_doc[number], number, start, end))
     return excerpts
 
@@ -750,11 +752,19 @@ def _cut_excerpts(
     docs: Sequence[DocEntities], outcomes: Sequence[Outcome], focuses: Sequence[Outcome]
 ) -> list[Excerpt]:
     by_doc = _group_by_doc(outcomes, {focus.doc for focus in focuses})
-    excerpts = []
+    excerpts: list[Excerpt] = []
     for focus in focuses:
+        doc = docs[focus.doc]
         places = [p for m in _mentions(docs, [focus]) for p in m.places]
-        start, end = _cut(docs[focus.doc], places[0][0], places[-1][1])
-        excerpts.append(_make_excerpt(docs, by_doc[focus.doc], focus.doc, start, end, focus))
+        first, last = _find_tokens(doc, places[0][0], places[-1][1])
+        # A text with several of them is shown once.
+        shown = (e for e in excerpts if e.doc == focus.doc and e.start <= first and last <= e.end)
+        excerpt = next(shown, None)
+        if excerpt is None:
+            start, end = max(0, first - _MARGIN), min(len(doc.tokens), last + _MARGIN)
+            excerpt = _make_excerpt(docs, by_doc[focus.doc], focus.doc, start, end)
+            excerpts.append(excerpt)
+        excerpt.focuses.append(focus)
     return excerpts
 
 
@@ -775,11 +785,10 @@ def _mentions(docs: Sequence[DocEntities], outcomes: Iterable[Outcome]) -> list[
     ]
 
 
-def _cut(doc: DocEntities, start: int, end: int) -> tuple[int, int]:
-    """The tokens about some characters."""
+def _find_tokens(doc: DocEntities, start: int, end: int) -> tuple[int, int]:
+    """The first token, and the offset behind the last one, that have some characters."""
     first = int(numpy.searchsorted(doc.tokens[:, 1], start, "right"))
-    behind = int(numpy.searchsorted(doc.tokens[:, 0], end, "left"))
-    return max(0, first - _MARGIN), min(len(doc.tokens), behind + _MARGIN)
+    return first, int(numpy.searchsorted(doc.tokens[:, 0], end, "left"))
 
 
 def _make_excerpt(
@@ -788,7 +797,6 @@ def _make_excerpt(
     doc: int,
     start: int,
     end: int,
-    focus: Outcome | None = None,
 ) -> Excerpt:
     first, last = int(docs[doc].tokens[start, 0]), int(docs[doc].tokens[end - 1, 1])
     shown = [
@@ -796,7 +804,7 @@ def _make_excerpt(
         for o in outcomes
         if any(a < last and first < b for m in _mentions(docs, [o]) for a, b in m.places)
     ]
-    return Excerpt(doc, start, end, shown, focus)
+    return Excerpt(doc, start, end, shown)
 
 
 def _mention_to_dict(doc: DocEntities, mention: Mention) -> dict[str, Any]:
