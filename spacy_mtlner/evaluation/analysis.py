@@ -248,7 +248,8 @@ class Analysis:
     points (Optional[ClassPoints]): None without class probabilities or gold entities.
     log (Optional[TrainingLog]): The losses of the training, where a log was given.
     confident_errors (list[Excerpt]): Wrong predictions, the highest score first.
-    unlikely_gold (list[Excerpt]): Gold entities that were not found, the least probable first.
+    unlikely_gold (list[Excerpt]): Gold entities that were not found, the least probable
+        first; those of probability 0, which the component cannot express, last.
     complex_texts (list[Excerpt]): Texts with discontinuous and nested entities.
     left_out (dict[str, str]): Figures that cannot be drawn, and why.
     """
@@ -716,7 +717,8 @@ def _find_unlikely_gold(
         for o in outcomes
         if o.kind != "right" and o.gold is not None and (o.doc, o.gold) in probability
     ]
-    missed.sort(key=lambda pair: pair[0])
+    # Those that the component cannot express at all have a probability of 0.
+    missed.sort(key=lambda pair: (pair[0] == 0, pair[0]))
     return _cut_excerpts(docs, outcomes, [o for _, o in missed[:n]])
 
 

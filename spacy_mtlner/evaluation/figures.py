@@ -27,7 +27,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 except ImportError as err:
     raise ImportError(
         "Figures need matplotlib. Install it with: pip install 'spacy-mtlner[plots]'"
@@ -279,7 +279,7 @@ def lump_labels(confusion: Confusion, n: int) -> tuple[list[str], Any]:
 
 
 def _draw_groups(groups: Sequence[Group], xlabel: str) -> Figure:
-    figure, axes = _make_axes(3.3, width=max(5.0, 0.65 * len(groups)))
+    figure, axes = _make_axes(3.3, width=5.6)
     x = numpy.arange(len(groups))
     axes.bar(
         x,
@@ -452,13 +452,14 @@ def _draw_discrepancy(analysis: Analysis) -> Figure:
     assert points is not None
     figure, axes = _make_axes(4.6)
     category = numpy.array(points.category)
+    desire = numpy.maximum(points.desire, FLOOR)
     handles = []
     for name in ("stable", "up", "down"):
         marker, colour, meaning = _CATEGORIES[name]  # type: ignore[index]
         kept = category == name
         axes.scatter(
             points.ratio[kept],
-            numpy.maximum(points.desire[kept], FLOOR),
+            desire[kept],
             s=16,
             marker=marker,
             color=colour,
@@ -470,10 +471,16 @@ def _draw_discrepancy(analysis: Analysis) -> Figure:
         handles.append(_make_marker(marker, colour, f"{meaning} ({int(kept.sum()):,})"))
     axes.axvline(0, color=INK, lw=0.8, ls="--")
     axes.set_yscale("log")
+    # Whole powers of ten, so that one is within at least.
+    axes.set_ylim(
+        10 ** numpy.floor(numpy.log10(desire.min()) - 0.05),
+        10 ** numpy.ceil(numpy.log10(desire.max()) + 0.05),
+    )
     axes.set_xlabel("log10 of the output's over the true label's probability")
     axes.set_ylabel("D: variance of the probabilities\nover the true label's")
     figure.legend(handles=handles, loc="outside upper center", ncols=1, fontsize=9)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
