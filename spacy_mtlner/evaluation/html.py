@@ -23,6 +23,9 @@ from spacy_mtlner.evaluation.analysis import (
 
 _NAME_SIZE = 0.8  # Width of a character of a name under a text, relative to the text's.
 _LONG_LABEL = 18  # Characters of a label that are shown under a text.
+# Categories of characters that no line begins or ends with.
+_NOT_FIRST = frozenset({"Pe", "Pf", "Po"})
+_NOT_LAST = frozenset({"Ps", "Pi"})
 _ENVIRONMENT = Environment(
     loader=PackageLoader("spacy_mtlner.evaluation", "templates"),
     autoescape=True,
@@ -258,18 +261,24 @@ def group_cells(cells: Iterable[Cell]) -> list[list[Cell]]:
     RETURNS (list[list[Cell]]): The groups.
     """
     groups: list[list[Cell]] = []
-    is_open = False
+    last = " "
     for cell in cells:
-        if is_open and not _is_wide(cell.text[:1]):
+        first = cell.text[:1]
+        is_bound = not last.isspace() and (
+            unicodedata.category(first) in _NOT_FIRST
+            or unicodedata.category(last) in _NOT_LAST
+            or not (_is_wide(first) or _is_wide(last))
+        )
+        if is_bound:
             groups[-1].append(cell)
         else:
             groups.append([cell])
-        is_open = not cell.space and not _is_wide(cell.text[-1:])
+        last = " " if cell.space else cell.text[-1]
     return groups
 
 
 def _is_wide(char: str) -> bool:
-    return bool(char) and unicodedata.east_asian_width(char) in "WF" and char.isalnum()
+    return unicodedata.east_asian_width(char) in "WF"
 
 
 def _shorten(label: str) -> str:
