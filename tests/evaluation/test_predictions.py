@@ -12,6 +12,7 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training import Example
 
 from spacy_mtlner.entities import Entity, read_entities, write_entities
+from spacy_mtlner.evaluation import predictions
 from spacy_mtlner.evaluation.analysis import analyse_entities
 from spacy_mtlner.evaluation.predictions import (
     count_surfaces,
@@ -54,16 +55,9 @@ def make_pipeline(factory: str = "crf_ner", n_updates: int = 20, **config: Any) 
     docs = make_references(nlp)
     optimizer = nlp.initialize(lambda: [make_example(nlp, doc) for doc in docs])
     optimizer.learn_rate = 0.02
-    with pytest.warns() if n_updates < 0 else _nothing():
-        for _ in range(n_updates):
-            nlp.update([make_example(nlp, doc) for doc in docs], sgd=optimizer)
+    for _ in range(n_updates):
+        nlp.update([make_example(nlp, doc) for doc in docs], sgd=optimizer)
     return nlp
-
-
-class _nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *args: Any) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +69,8 @@ def nlp() -> Language:
 def test_agrees_with_the_scorer(nlp: Language) -> None:
     task = find_task(nlp)
     docs = make_references(nlp)
-    predictions = predict_corpus(nlp, task, docs)
-    analysis = analyse_entities(predictions.docs, labels=task.labels)
+    found = predict_corpus(nlp, task, docs)
+    analysis = analyse_entities(found.docs, labels=task.labels)
     scores = nlp.evaluate([make_example(nlp, doc) for doc in docs])
     assert scores["spans_mtlner_f"] > 0.4  # Something is right, and something is not.
     assert scores["spans_mtlner_f"] < 1
@@ -148,8 +142,6 @@ def test_texts_that_differ_in_white_space(nlp: Language) -> None:
 
     reference = Doc(nlp.vocab, words=["Ada", "saw", "Bob"], spaces=[False, False, False])
     write_entities(reference, [Entity("PER", ((0, 1),)), Entity("PER", ((2, 3),))])
-    from spacy_mtlner.evaluation import predictions
-
     example = make_example(Pipeline(), reference)  # type: ignore[arg-type]
     write_entities(example.predicted, [Entity("PER", ((2, 3),), 0.5)])
     doc, _ = predictions._collect(1, example, "mtlner", "spans")
@@ -251,10 +243,9 @@ def test_auxiliary_task() -> None:
         nlp.initialize(lambda: [make_example(nlp, doc) for doc in docs])
     task = find_task(nlp, key="b")
     found = predict_corpus(nlp, task, docs)
-    assert task.labels == ("C",)[:0] + task.labels and "A" not in task.labels
-    assert all(doc.probabilities is not None for doc in found.docs)
+    assert task.labels == ("C",)
     assert found.docs[0].probabilities is not None
-    assert found.docs[0].probabilities.shape == (2, len(task.labels) + 1)
+    assert found.docs[0].probabilities.shape == (2, 2)
 
 
 def write_corpus(path: Path, docs: Iterable[Doc]) -> Path:
