@@ -3,11 +3,15 @@
 import inspect
 import re
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import srsly
 from spacy.language import Language
+from typer.models import OptionInfo, ParameterInfo
 
+from spacy_mtlner.cli.analyse import analyse_cli
+from spacy_mtlner.evaluation.figures import FIGURES
 from spacy_mtlner.formats import READERS, Record, Report, read_corpus
 from spacy_mtlner.formats.convert import WRITER_SUFFIXES
 from spacy_mtlner.formats.detect import detect_format
@@ -115,6 +119,24 @@ def test_formats_are_all_told() -> None:
     rows = re.findall(r"^\| \[`(\w+)`\].*?\| yes \| (.*?) \|", text, re.MULTILINE)
     assert {name for name, _ in rows} == READERS.keys()
     assert {name for name, written in rows if written != "no"} == WRITER_SUFFIXES.keys()
+
+
+def test_figures_and_options_of_the_analysis() -> None:
+    text = (ROOT / "docs" / "analyse.md").read_text(encoding="utf-8")
+    for name in FIGURES:
+        assert f"(`{name}`)" in text
+    options = set(re.findall(r"^\| `(--[\w-]+)`", text, re.MULTILINE))
+    hints = get_type_hints(analyse_cli, include_extras=True)
+    infos = {
+        name: next(x for x in get_args(hint) if isinstance(x, ParameterInfo))
+        for name, hint in hints.items()
+        if name != "return"
+    }
+    assert options == {
+        next(d for d in info.param_decls if d.startswith("--"))
+        for info in infos.values()
+        if isinstance(info, OptionInfo) and info.param_decls
+    }
 
 
 def test_links_of_the_docs() -> None:

@@ -1,11 +1,13 @@
 """`python -m spacy mtlner analyse`: what a pipeline gets wrong, as figures, tables and examples."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from spacy.cli._util import setup_gpu
+from spacy.tokens import Doc
 from spacy.util import load_model
 from tqdm import tqdm
 from wasabi import msg
@@ -71,11 +73,18 @@ def analyse_cli(
         setup_gpu(gpu_id, silent=True)
         nlp = load_model(model)
         task = find_task(nlp, pipe, spans_key)
-        references = tqdm(read_references(nlp, corpus, task.key), "Predict", unit=" docs")
+        references = tqdm(
+            read_references(nlp, corpus, task.key), "Predict", unit=" docs", disable=None
+        )
         predictions = predict_corpus(nlp, task, references)
         surfaces = None
         if train is not None:
-            docs = tqdm(read_references(nlp, train, task.key), "Read training data", unit=" docs")
+            docs = tqdm(
+                read_references(nlp, train, task.key),
+                "Read training data",
+                unit=" docs",
+                disable=None,
+            )
             surfaces = count_surfaces(docs, task.key, predictions.source)
         analysis = analyse_entities(
             predictions.docs,
@@ -118,6 +127,11 @@ def analyse_cli(
     percents = (f"{100 * (x or 0):.1f}" for x in (total.precision, total.recall, total.f1))
     msg.text("P {}, R {}, F1 {}".format(*percents))
     msg.good(f"Wrote {output / 'report.html'}")
+
+
+def _show_progress(docs: Iterable[Doc], title: str) -> Iterable[Doc]:
+    """Docs, counted in a terminal as they are read."""
+    return cast(Iterable[Doc], tqdm(docs, title, unit=" docs", disable=None))
 
 
 def _name_model(model: str) -> str:

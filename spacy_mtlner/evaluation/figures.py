@@ -50,6 +50,7 @@ _N_COUNTED = 15  # Labels up to which its cells are large enough for their count
 _MANY_POINTS = 10_000  # From then on points are one image, also in SVG.
 _FEW_POINTS = 10  # Below that points are drawn instead of a violin.
 _WIDTH = 6.4
+_SVG_METADATA = ("Creator", "Date", "Format", "Type")
 _NOTHING = "no entity"
 
 # Fonts with Chinese, Japanese and Korean characters, as systems have them.
@@ -95,7 +96,7 @@ def draw_figures(analysis: Analysis) -> dict[str, Figure]:
     texts = (*analysis.confusion.labels, *(analysis.log.losses if analysis.log else ()))
     figures: dict[str, Figure] = {}
     with matplotlib.rc_context({**_STYLE, "font.family": [*choose_fonts("".join(texts))]}):
-        for name, draw in _FIGURES.items():
+        for name, draw in FIGURES.items():
             if name not in analysis.left_out:
                 figures[name] = draw(analysis)
     return figures
@@ -123,7 +124,7 @@ def render_figure(figure: Figure, suffix: str, *, background: str = "white") -> 
     """
     buffer = io.BytesIO()
     # Without a date the same numbers give the same file.
-    metadata = {"Date": None, "Creator": None} if suffix == "svg" else {"Software": None}
+    metadata = dict.fromkeys(_SVG_METADATA) if suffix == "svg" else {"Software": None}
     with matplotlib.rc_context(_STYLE):
         figure.savefig(buffer, format=suffix, metadata=metadata, facecolor=background)
     return buffer.getvalue()
@@ -299,7 +300,7 @@ def _draw_groups(groups: Sequence[Group], xlabel: str) -> Figure:
     axes.set_xticks(x, [f"{g.name}\n{g.gold:,}\n{g.predicted:,}" for g in groups])
     axes.tick_params(axis="x", length=0, labelsize=9)
     axes.set_xlim(-0.6, max(len(groups), 3) - 0.4)
-    axes.set_ylim(0, 100)
+    axes.set_ylim(0, 103)
     axes.set_ylabel("%")
     axes.set_xlabel(f"{xlabel} (below: gold, predicted entities)")
     axes.grid(axis="x", visible=False)
@@ -329,7 +330,7 @@ def _draw_calibration(analysis: Analysis) -> Figure:
     )
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("share that is right")
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside upper left")
     axes.set_title(f"expected calibration error {calibration.error:.3f}", loc="right")
     widths = numpy.diff(calibration.edges)
     histogram.bar(
@@ -484,7 +485,7 @@ def _draw_discrepancy(analysis: Analysis) -> Figure:
     return figure
 
 
-_FIGURES: dict[str, Callable[[Analysis], Figure]] = {
+FIGURES: dict[str, Callable[[Analysis], Figure]] = {
     "confusion": _draw_confusion,
     "entity_length": lambda a: _draw_groups(a.entity_length, "tokens of the entity"),
     "sentence_length": lambda a: _draw_groups(a.sentence_length, "tokens of the sentence"),

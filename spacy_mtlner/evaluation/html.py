@@ -21,6 +21,7 @@ from spacy_mtlner.evaluation.analysis import (
     Outcome,
 )
 
+_POINTS_PER_REM = 11.5  # Of figures, whose letters have ten points.
 _NAME_SIZE = 0.8  # Width of a character of a name under a text, relative to the text's.
 _LONG_LABEL = 18  # Characters of a label that are shown under a text.
 # Categories of characters that no line begins or ends with.
@@ -144,14 +145,17 @@ def inline_svg(svg: str, name: str, ink: str = "") -> Markup:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style\b.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r'^<svg\b([^>]*?) width="[^"]*"', r"<svg\1", svg)
-    svg = re.sub(r'^<svg\b([^>]*?) height="[^"]*"', r"<svg\1", svg)
+    head, rest = svg.split(">", 1)
+    # As wide as there is room for, but no letters larger than those around.
+    width = float(re.findall(r' width="([\d.]+)pt"', head)[0]) / _POINTS_PER_REM
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    svg = f'{head} style="max-width: {width:.1f}rem">{rest}'
     if ink:
         svg = re.sub(re.escape(ink), "currentColor", svg, flags=re.IGNORECASE)
     label = _FIGURE_TEXTS[name][0] if name in _FIGURE_TEXTS else name
-    head = Markup('<svg role="img" aria-label="{}"').format(label)
+    opening = Markup('<svg role="img" aria-label="{}"').format(label)
     # The file is our own; matplotlib escapes what is written in it.
-    return Markup(head + Markup(svg.removeprefix("<svg")))
+    return opening + Markup(svg.removeprefix("<svg"))
 
 
 def draw_cells(doc: DocEntities, excerpt: Excerpt) -> list[Cell]:

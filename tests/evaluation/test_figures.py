@@ -62,7 +62,7 @@ def count_in_svg(figure: Any, gid: str) -> int:
 
 def test_all_figures_are_drawn_and_saved(tmp_path: Path) -> None:
     drawn = draw_figures(analyse())
-    assert set(drawn) == set(figures._FIGURES)
+    assert set(drawn) == set(figures.FIGURES)
     save_figures(drawn, tmp_path / "new" / "figures")
     for name in drawn:
         png = (tmp_path / "new" / "figures" / f"{name}.png").read_bytes()
@@ -73,7 +73,7 @@ def test_all_figures_are_drawn_and_saved(tmp_path: Path) -> None:
 def test_what_is_left_out_is_not_drawn() -> None:
     analysis = analyse_entities([make_doc("a")], labels=["A"])
     assert draw_figures(analysis) == {}
-    assert set(analysis.left_out) == set(figures._FIGURES)
+    assert set(analysis.left_out) == set(figures.FIGURES)
 
 
 def test_points_are_all_there() -> None:
