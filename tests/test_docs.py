@@ -124,7 +124,7 @@ def test_formats_are_all_told() -> None:
 def test_figures_and_options_of_the_analysis() -> None:
     text = (ROOT / "docs" / "analyse.md").read_text(encoding="utf-8")
     for name in FIGURES:
-        assert f"(`{name}`)" in text
+        assert re.search(rf"\(`{name}`[;)]", text)
     options = set(re.findall(r"^\| `(--[\w-]+)`", text, re.MULTILINE))
     hints = get_type_hints(analyse_cli, include_extras=True)
     infos = {

