@@ -103,12 +103,15 @@ def draw_figures(analysis: Analysis) -> dict[str, Figure]:
 
 
 def save_figures(figures: Mapping[str, Figure], folder: Path) -> None:
-    """Save figures as PNG and SVG.
+    """Save figures as PNG and SVG. Those of an earlier analysis that are no more are removed.
 
     figures (Mapping[str, Figure]): The figures by name.
     folder (Path): Where to write `<name>.png` and `<name>.svg`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in FIGURES.keys() - figures.keys():
+        for suffix in ("png", "svg"):
+            (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     for name, figure in figures.items():
         for suffix in ("png", "svg"):
             (folder / f"{name}.{suffix}").write_bytes(render_figure(figure, suffix))
@@ -200,10 +203,7 @@ def _draw_loss(analysis: Analysis) -> Figure:
     figure, (loss_axes, score_axes) = _make_axes(4.2, nrows=2, sharex=True, height_ratios=(3, 2))
     marker = "o" if len(log.steps) < 40 else ""
     for colour, (name, losses) in zip(_cycle_colours(), log.losses.items(), strict=False):
-        (line,) = loss_axes.plot(
-            log.steps, losses, marker=marker, ms=4, lw=1.8, color=colour, label=name
-        )
-        line.set_gid(f"loss-{name}")
+        loss_axes.plot(log.steps, losses, marker=marker, ms=4, lw=1.8, color=colour, label=name)
     loss_axes.set_ylabel("mean loss of a step")
     loss_axes.set_ylim(bottom=0)
     loss_axes.legend()

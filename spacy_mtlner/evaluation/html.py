@@ -24,6 +24,7 @@ from spacy_mtlner.evaluation.analysis import (
 _POINTS_PER_REM = 11.5  # Of figures, whose letters have ten points.
 _NAME_SIZE = 0.8  # Width of a character of a name under a text, relative to the text's.
 _LONG_LABEL = 18  # Characters of a label that are shown under a text.
+_SPACES = re.compile(r"\s+")
 # Categories of characters that no line begins or ends with.
 _NOT_FIRST = frozenset({"Pe", "Pf", "Po"})
 _NOT_LAST = frozenset({"Ps", "Pi"})
@@ -103,6 +104,9 @@ class Cell(NamedTuple):
     lines: list[Line]
 
 
+_EMPTY = Line("", "", "")
+
+
 def make_html(
     analysis: Analysis, source: Source, figures: Mapping[str, str], *, ink: str = ""
 ) -> str:
@@ -144,18 +148,22 @@ def inline_svg(svg: str, name: str, ink: str = "") -> Markup:
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style\b.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    # Only within tags: a label may look like anything.
+    svg = re.sub(r"<[^>]+>", lambda tag: _adapt_tag(tag[0], name, ink), svg)
     head, rest = svg.split(">", 1)
     # As wide as there is room for, but no letters larger than those around.
     width = float(re.findall(r' width="([\d.]+)pt"', head)[0]) / _POINTS_PER_REM
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     svg = f'{head} style="max-width: {width:.1f}rem">{rest}'
-    if ink:
-        svg = re.sub(re.escape(ink), "currentColor", svg, flags=re.IGNORECASE)
     label = _FIGURE_TEXTS[name][0] if name in _FIGURE_TEXTS else name
     opening = Markup('<svg role="img" aria-label="{}"').format(label)
     # The file is our own; matplotlib escapes what is written in it.
     return opening + Markup(svg.removeprefix("<svg"))
+
+
+def _adapt_tag(tag: str, name: str, ink: str) -> str:
+    tag = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", tag)
+    return re.sub(re.escape(ink), "currentColor", tag, flags=re.IGNORECASE) if ink else tag
 
 
 def draw_cells(doc: DocEntities, excerpt: Excerpt) -> list[Cell]:
@@ -170,6 +178,9 @@ def draw_cells(doc: DocEntities, excerpt: Excerpt) -> list[Cell]:
     # Longer ones lie above, as those are that the others are nested in.
     marks.sort(key=lambda m: (m.places[0][0], -m.places[-1][1], m.name))
     covers = [_cover(mark.places, tokens).nonzero()[0] for mark in marks]
+    # White space may be in no token.
+    marks = [mark for mark, cover in zip(marks, covers, strict=True) if len(cover)]
+    covers = [cover for cover in covers if len(cover)]
     levels = _stack(marks, covers, _find_columns(doc.text, tokens))
     grid: list[list[Line]] = [[] for _ in tokens]
     for mark, cover, level in zip(marks, covers, levels, strict=True):
@@ -188,11 +199,13 @@ def draw_cells(doc: DocEntities, excerpt: Excerpt) -> list[Cell]:
     cells = []
     for i, (start, end) in enumerate(tokens.tolist()):
         behind = tokens[i + 1, 0] if i + 1 < len(tokens) else end
-        cells.append(Cell(doc.text[start:end], bool(behind > end), grid[i]))
+        text = _SPACES.sub(_show_spaces, doc.text[start:end])
+        cells.append(Cell(text, bool(behind > end), grid[i]))
     return cells
 
 
-_EMPTY = Line("", "", "")
+def _show_spaces(spaces: re.Match[str]) -> str:
+    return "⏎" if "\n" in spaces[0] else " "
 
 
 def _make_marks(doc: DocEntities, outcome: Outcome, excerpt: Excerpt) -> list[Mark]:

@@ -50,6 +50,9 @@ def test_writes_everything(model: Path, corpus: Path, tmp_path: Path) -> None:
     assert {"pca.png", "pca.svg", "loss.png", "confusion.svg"} <= names
     # Again, over what is there.
     assert run(model, corpus, out).exit_code == 0
+    left = {path.name for path in (out / "figures").iterdir()}
+    gone = ("loss", "seen", "training_frequency")
+    assert names - left == {f"{name}.{suffix}" for name in gone for suffix in ("png", "svg")}
     assert json.loads((out / "analysis.json").read_text(encoding="utf-8"))["log"] is None
 
 

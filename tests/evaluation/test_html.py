@@ -4,9 +4,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy
 import pytest
 
-from spacy_mtlner.evaluation.analysis import Analysis, analyse_entities
+from spacy_mtlner.evaluation.analysis import Analysis, Excerpt, Outcome, analyse_entities
 from spacy_mtlner.evaluation.figures import INK, draw_figures, render_figure
 from spacy_mtlner.evaluation.html import (
     Cell,
@@ -222,3 +223,31 @@ def test_ids_of_figures_are_their_own() -> None:
     assert INK not in one and "currentColor" in one
     assert one.startswith('<svg role="img" aria-label="one"')
     assert "<metadata" not in one and "<style" not in one
+
+
+def test_labels_that_look_like_markup_stay_as_they_are() -> None:
+    label = f'id="x" url(#y) {INK}'
+    doc = make_doc("a", gold=[(label, (0, 1))])
+    figure = draw_figures(analyse([doc], labels=[label]))["confusion"]
+    svg = inline_svg(render_figure(figure, "svg").decode(), "name", INK)
+    assert label in "".join(Page(svg).text)
+
+
+def test_white_space_in_tokens() -> None:
+    doc = make_doc("a", gold=[("A", (0, 1))])
+    doc = replace(doc, text="a\n\nb \u3000 c", tokens=numpy.array([[0, 1], [1, 3], [3, 4], [5, 6]]))
+    cells = draw_cells(doc, Excerpt(0, 0, 4, [Outcome(0, "missed", 0, None)]))
+    assert [(cell.text, cell.space) for cell in cells] == [
+        ("a", False),
+        ("⏎", False),
+        ("b", True),
+        (" ", False),
+    ]
+
+
+def test_entities_in_no_token() -> None:
+    doc = make_doc("a  b", gold=[("A", (0, 1))])
+    nowhere = replace(doc.gold[0], places=((1, 2),))
+    doc = replace(doc, gold=[nowhere], tokens=numpy.array([[0, 1], [3, 4]]))
+    cells = draw_cells(doc, Excerpt(0, 0, 2, [Outcome(0, "missed", 0, None)]))
+    assert [cell.lines for cell in cells] == [[], []]
