@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 from numpy.typing import NDArray
@@ -15,6 +15,17 @@ from spacy_mtlner.entities import Entity, Fragments, read_entities, read_ents
 SUBSETS = ("boundary", "discontinuous", "nested", "flat")
 
 Key = tuple[str, Fragments]  # Label and fragments by character offsets.
+
+
+class Compared(NamedTuple):
+    """The entities of an example. A prediction is right if its key is among the gold ones.
+
+    predicted (dict[Key, Entity]): The predicted entities, over the tokens of `example.predicted`.
+    gold (dict[Key, Entity]): The gold ones, over those of `example.reference`.
+    """
+
+    predicted: dict[Key, Entity]
+    gold: dict[Key, Entity]
 
 
 @dataclass
@@ -72,18 +83,11 @@ def score_entities(
     counts = _Counts()
     is_annotated = False
     for example in examples:
-        gold_entities = _read_gold(example.reference, spans_key, gold_source)
-        if gold_entities is None:
-            continue
-        is_annotated = True
-        predicted = read_entities(example.predicted, spans_key)
-        if not gold_entities and not predicted:
-            continue
-        in_predicted, in_reference = _token_offsets(example)
-        predicted_keys = _keys(predicted, *in_predicted)
-        if gold_source == "ents":
-            predicted_keys = _where_known(predicted_keys, example.reference, *in_reference)
-        counts.add(predicted_keys, _keys(gold_entities, *in_reference))
+        compared = compare_entities(example, spans_key=spans_key, gold_source=gold_source)
+        if compared is not None:
+            is_annotated = True
+            if compared.predicted or compared.gold:
+                counts.add(set(compared.predicted), set(compared.gold))
 
     prefix = f"spans_{spans_key}"
     scores: dict[str, Any] = {}
@@ -100,11 +104,34 @@ def score_entities(
     return scores
 
 
-def _read_gold(reference: Doc, key: str, gold_source: str | None) -> list[Entity] | None:
-    """A reference's entities; None if it is not annotated."""
+def compare_entities(
+    example: Example, *, spans_key: str, gold_source: str | None = "spans"
+) -> Compared | None:
+    """Read the predicted and gold entities of an example by label and character offsets.
+
+    example (Example): The example.
+    spans_key (str): Spans key of the predictions, and of the gold.
+    gold_source (Optional[str]): Where the gold is: see `score_entities`.
+    RETURNS (Optional[Compared]): The entities; None where the gold is not annotated.
+    """
+    reference = example.reference
     if gold_source == "ents":
-        return read_ents(reference) if reference.has_annotation("ENT_IOB") else None
-    return read_entities(reference, key) if key in reference.spans else None
+        if not reference.has_annotation("ENT_IOB"):
+            return None
+        gold = read_ents(reference)
+    else:
+        if spans_key not in reference.spans:
+            return None
+        gold = read_entities(reference, spans_key)
+    predicted = read_entities(example.predicted, spans_key)
+    if not gold and not predicted:
+        return Compared({}, {})
+    in_predicted, in_reference = _token_offsets(example)
+    predicted_by_key = _by_key(predicted, *in_predicted)
+    if gold_source == "ents":
+        known = _where_known(set(predicted_by_key), reference, *in_reference)
+        predicted_by_key = {key: e for key, e in predicted_by_key.items() if key in known}
+    return Compared(predicted_by_key, _by_key(gold, *in_reference))
 
 
 def score_typing(
@@ -125,13 +152,11 @@ def score_typing(
     n_right, n_entities, is_annotated = 0, 0, False
     per_type: dict[str, PRFScore] = {}
     for example in examples:
-        gold_entities = _read_gold(example.reference, spans_key, gold_source)
-        if gold_entities is None:
+        compared = compare_entities(example, spans_key=spans_key, gold_source=gold_source)
+        if compared is None:
             continue
         is_annotated = True
-        in_predicted, in_reference = _token_offsets(example)
-        predicted = _keys(read_entities(example.predicted, spans_key), *in_predicted)
-        gold = _keys(gold_entities, *in_reference)
+        predicted, gold = set(compared.predicted), set(compared.gold)
         places = {fragments for _, fragments in gold}
         n_entities += len(places)
         n_right += len({fragments for _, fragments in gold & predicted})
@@ -203,11 +228,11 @@ def _offsets_without_space(doc: Doc) -> Offsets:
     return before[starts], before[ends]
 
 
-def _keys(
+def _by_key(
     entities: Iterable[Entity], starts: NDArray[numpy.int64], ends: NDArray[numpy.int64]
-) -> set[Key]:
+) -> dict[Key, Entity]:
     return {
-        (e.label, tuple((int(starts[start]), int(ends[end - 1])) for start, end in e.fragments))
+        (e.label, tuple((int(starts[start]), int(ends[end - 1])) for start, end in e.fragments)): e
         for e in entities
     }
 

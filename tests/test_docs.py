@@ -4,13 +4,16 @@ import inspect
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import srsly
 import typer
 from spacy.language import Language
+from typer.main import get_command
 
 from spacy_mtlner.cli import mtlner_cli
+from spacy_mtlner.evaluation.figures import FIGURES
 from spacy_mtlner.formats import READERS, Record, Report, read_corpus
 from spacy_mtlner.formats.convert import WRITER_SUFFIXES
 from spacy_mtlner.formats.detect import detect_format
@@ -131,6 +134,16 @@ def test_formats_are_all_told() -> None:
     rows = re.findall(r"^\| \[`(\w+)`\].*?\| yes \| (.*?) \|", text, re.MULTILINE)
     assert {name for name, _ in rows} == READERS.keys()
     assert {name for name, written in rows if written != "no"} == WRITER_SUFFIXES.keys()
+
+
+def test_figures_and_options_of_the_analysis() -> None:
+    text = (ROOT / "docs" / "analyse.md").read_text(encoding="utf-8")
+    for name in FIGURES:
+        assert re.search(rf"\(`{name}`[;)]", text)
+    options = set(re.findall(r"^\| `(--[\w-]+)`", text, re.MULTILINE))
+    command: Any = get_command(mtlner_cli)
+    known = (param.opts for param in command.commands["analyse"].params)
+    assert options == {name for names in known for name in names if name.startswith("--")}
 
 
 def test_links_of_the_docs() -> None:

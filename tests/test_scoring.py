@@ -15,6 +15,7 @@ from spacy.vocab import Vocab
 from spacy_mtlner.entities import Entity, select_flat, write_entities, write_ents
 from spacy_mtlner.scoring import (
     SUBSETS,
+    compare_entities,
     make_entity_scorer,
     score_entities,
     score_typing,
@@ -348,3 +349,13 @@ def test_equal_to_spacy_on_cluener(data_dir):
         examples.append(Example(x, y))
     assert_equal_to_spacy(examples)
     assert 0.4 < score(examples)[f"spans_{KEY}_f"] < 0.7
+
+
+def test_compared_entities():
+    gold, predicted = [Entity("A", ((0, 2),))], [Entity("A", ((0, 2),), 0.5)]
+    compared = compare_entities(make_example(predicted, gold), spans_key=KEY)
+    assert compared is not None
+    (key,) = compared.gold
+    assert key in compared.predicted and compared.predicted[key].score == 0.5
+    assert compare_entities(make_example(predicted, None), spans_key=KEY) is None
+    assert compare_entities(make_example([], []), spans_key=KEY) == ({}, {})

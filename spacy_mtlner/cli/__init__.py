@@ -3,6 +3,7 @@
 import typer
 from spacy.cli._util import app
 
+from spacy_mtlner.cli.analyse import analyse_cli
 from spacy_mtlner.cli.convert import convert_cli
 from spacy_mtlner.cli.data import data_cli
 from spacy_mtlner.cli.describe import describe_cli
@@ -22,4 +23,5 @@ mtlner_cli.command("describe", no_args_is_help=True)(describe_cli)
 mtlner_cli.command("split", no_args_is_help=True)(split_cli)
 mtlner_cli.command("vectors", no_args_is_help=True)(vectors_cli)
 mtlner_cli.command("report", no_args_is_help=True)(report_cli)
+mtlner_cli.command("analyse", no_args_is_help=True)(analyse_cli)
 app.add_typer(mtlner_cli)

@@ -256,7 +256,7 @@ class _Reader:
         )
 
     def _add_surface(self, doc: Doc, entity: Entity) -> None:
-        surface = _GAP.join(" ".join(doc[a:b].text.split()) for a, b in entity.fragments)
+        surface = read_surface(doc, entity)
         self.known.surfaces[surface][entity.label] += 1
         if self.first is not None:
             self.comparison.seen_entities += entity.label in self.first.surfaces.get(surface, ())
@@ -292,6 +292,16 @@ class _Reader:
             for surface in sorted(ambiguous, key=lambda s: (-doubt[s], s))[:_N_SURFACES]
         }
         return stats
+
+
+def read_surface(doc: Doc, entity: Entity) -> str:
+    """Get the surface form of an entity: its text, any white space as one blank.
+
+    doc (Doc): The doc.
+    entity (Entity): The entity.
+    RETURNS (str): The surface form; an ellipsis stands between fragments.
+    """
+    return _GAP.join(" ".join(doc[a:b].text.split()) for a, b in entity.fragments)
 
 
 def _is_odd(token: str, surface: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy
 import torch
+from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.pipeline import TrainablePipe
 from spacy.tokens import Doc
@@ -305,6 +306,31 @@ class EntityComponent(TrainablePipe):
                 entities.extend(self.decode_nothing() for _ in part)
         return entities
 
+    def labels_of(self, key: str) -> tuple[str, ...]:
+        """Get the labels of a task.
+
+        key (str): The task's spans key: one of `keys`.
+        RETURNS (tuple[str, ...]): Its labels.
+        """
+        return self.labels
+
+    def class_probabilities(
+        self, docs: Sequence[Doc], entities: Sequence[Sequence[Entity]]
+    ) -> list[NDArray[numpy.float32]]:
+        """Tell how likely spans are to be an entity of each label, and to be none. Other components
+        of the pipeline on which this one rests must have run on the docs.
+
+        docs (Sequence[Doc]): The docs.
+        entities (Sequence[Sequence[Entity]]): The spans of each doc; their labels are not read.
+        RETURNS (list[NDArray[numpy.float32]]): For each doc a row for each span, with a probability
+            for each label in the order of `labels` and last that of no entity; rows sum to 1. Shape
+            (n_spans, n_labels + 1).
+        RAISES (NotImplementedError): If the component has no such probabilities.
+        """
+        raise NotImplementedError(
+            f"{self.name}, a {type(self).__name__}, has no probabilities of the labels of a span."
+        )
+
     def _require_initialized(self) -> None:
         if not self.is_initialized:
             raise ValueError(
@@ -492,6 +518,45 @@ def split_docs(docs: Sequence[Doc]) -> Iterator[list[Doc]]:
     starts = numpy.cumsum([0, *map(len, docs)])[:-1]
     for _, group in groupby(zip(starts // _PREDICTED_TOKENS, docs, strict=True), itemgetter(0)):
         yield [doc for _, doc in group]
+
+
+def classify_spans(
+    docs: Sequence[Doc],
+    entities: Sequence[Sequence[Entity]],
+    n_labels: int,
+    classify: Callable[[list[Doc], NDArray[numpy.int64]], NDArray[numpy.float64]],
+) -> list[NDArray[numpy.float32]]:
+    """Find the probabilities of spans' labels part by part: see
+    `EntityComponent.class_probabilities`. Discontinuous spans, which `classify` is not asked for,
+    are of no label.
+
+    docs (Sequence[Doc]): The docs.
+    entities (Sequence[Sequence[Entity]]): The spans of each doc.
+    n_labels (int): The number of labels.
+    classify (Callable): Takes some docs and their contiguous spans, as doc, start and end, shape
+        (n_spans, 3); returns the probability of each label, shape (n_spans, n_labels).
+    RETURNS (list[NDArray[numpy.float32]]): For each doc an array of shape (n_spans, n_labels + 1).
+    RAISES (ValueError): If a span ends outside its doc.
+    """
+    result: list[NDArray[numpy.float32]] = []
+    for part in split_docs(docs):
+        given = entities[len(result) : len(result) + len(part)]
+        for doc, spans in zip(part, given, strict=True):
+            for entity in spans:
+                if entity.end > len(doc):
+                    raise ValueError(f"{entity} ends outside its doc, which has {len(doc)} tokens.")
+        rows = [(i, e) for i, spans in enumerate(given) for e in spans]
+        probabilities = numpy.zeros((len(rows), n_labels + 1))
+        is_contiguous = numpy.array([e.is_contiguous for _, e in rows], dtype=bool)
+        table = [(i, e.start, e.end) for i, e in rows if e.is_contiguous]
+        if table and n_labels:
+            asked = numpy.array(table, dtype=numpy.int64)
+            probabilities[is_contiguous, :-1] = classify(part, asked)
+        probabilities[:, -1] = (1 - probabilities.sum(1)).clip(min=0)
+        probabilities /= probabilities.sum(1, keepdims=True)
+        ends = numpy.cumsum([len(spans) for spans in given])
+        result.extend(numpy.split(probabilities.astype(numpy.float32), ends[:-1]))
+    return result
 
 
 class _ScaledOptimizer:

@@ -21,6 +21,7 @@ from spacy_mtlner.pipeline.base import make_default_model
 from spacy_mtlner.pipeline.gold import Gold, GoldSource
 from spacy_mtlner.pipeline.tagging import (
     TaggingComponent,
+    class_probabilities,
     decode_tags,
     make_tag_scheme,
     predict_with_confidence,
@@ -120,6 +121,20 @@ class CRFEntityRecognizer(TaggingComponent):
         """
         self._require_initialized()
         return predict_with_confidence(docs, self.model.predict, self.tag_scheme)
+
+    def class_probabilities(
+        self, docs: Sequence[Doc], entities: Sequence[Sequence[Entity]]
+    ) -> list[NDArray[numpy.float32]]:
+        """Tell how likely spans are to be an entity of each label, and to be none: the CRF's
+        marginals, exact and of the same meaning as entities' scores. A discontinuous span is none.
+
+        docs (Sequence[Doc]): The docs.
+        entities (Sequence[Sequence[Entity]]): The spans of each doc; their labels are not read.
+        RETURNS (list[NDArray[numpy.float32]]): For each doc a row for each span: see
+            `EntityComponent.class_probabilities`.
+        """
+        self._require_initialized()
+        return class_probabilities(docs, entities, self.model.predict, self.tag_scheme)
 
     def compute_loss(
         self, golds: Sequence[Gold | None], lengths: Sequence[int], scores: CRFScores

@@ -26,6 +26,7 @@ from spacy_mtlner.pipeline.base import make_default_model, reads_in_passes
 from spacy_mtlner.pipeline.gold import Gold, GoldReport, check_report, read_gold
 from spacy_mtlner.pipeline.tagging import (
     TaggingComponent,
+    class_probabilities,
     decode_tags,
     make_tag_scheme,
     predict_with_confidence,
@@ -166,6 +167,14 @@ class MultiTaskEntityRecognizer(TaggingComponent):
         """RETURNS (tuple[str, ...]): The labels of all tasks, each once."""
         return tuple({label: None for key in self.keys for label in self.cfg["labels"][key]})
 
+    def labels_of(self, key: str) -> tuple[str, ...]:
+        """Get the labels of a task.
+
+        key (str): The task's spans key.
+        RETURNS (tuple[str, ...]): Its labels.
+        """
+        return tuple(self.cfg["labels"][key])
+
     @property
     def label_data(self) -> dict[str, list[str]]:  # type: ignore[override]
         """RETURNS (dict[str, list[str]]): Each task's labels, for `spacy init labels`."""
@@ -198,7 +207,7 @@ class MultiTaskEntityRecognizer(TaggingComponent):
         key (str): The task's spans key.
         RETURNS (TagScheme): The tags.
         """
-        return make_tag_scheme(self.model.attrs["tag_scheme"], tuple(self.cfg["labels"][key]))
+        return make_tag_scheme(self.model.attrs["tag_scheme"], self.labels_of(key))
 
     def _count_tags(self) -> list[int]:
         return [len(self.tag_scheme(key)) for key in self.keys]
@@ -356,12 +365,35 @@ class MultiTaskEntityRecognizer(TaggingComponent):
         RETURNS (tuple[list[list[Entity]], NDArray[numpy.float64]]): Each doc's entities, and its
             confidence: see `path_confidence`.
         """
-        self._require_initialized()
-
-        def predict(part: list[Doc]) -> CRFScores:
-            return self.model.predict(self._want_tasks(part, [self.key])).of_task(0)
-
+        predict = self._predictor(self.key)
         return predict_with_confidence(docs, predict, self.tag_scheme(self.key))
+
+    def class_probabilities(
+        self,
+        docs: Sequence[Doc],
+        entities: Sequence[Sequence[Entity]],
+        *,
+        task: str | None = None,
+    ) -> list[NDArray[numpy.float32]]:
+        """Tell how likely spans are to be an entity of each of a task's labels, and to be none: the
+        marginals of its CRF, as `crf_ner` has them.
+
+        docs (Sequence[Doc]): The docs.
+        entities (Sequence[Sequence[Entity]]): The spans of each doc; their labels are not read.
+        task (Optional[str]): The task's spans key; None for the main task.
+        RETURNS (list[NDArray[numpy.float32]]): For each doc a row for each span: see
+            `EntityComponent.class_probabilities`.
+        RAISES (ValueError): If the task is unknown.
+        """
+        key = self.key if task is None else task
+        self._check_task(key)
+        return class_probabilities(docs, entities, self._predictor(key), self.tag_scheme(key))
+
+    def _predictor(self, key: str) -> Callable[[list[Doc]], CRFScores]:
+        """The model, for one task."""
+        self._require_initialized()
+        number = self.keys.index(key)
+        return lambda docs: self.model.predict(self._want_tasks(docs, [key])).of_task(number)
 
     def set_annotations(self, docs: Iterable[Doc], scores: list[dict[str, list[Entity]]]) -> None:
         """Write entities to a batch of docs, each task's under its own spans key.

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import numpy
 import srsly
 import torch
+from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.pipeline import Tok2Vec
 from spacy.tokens import Doc
@@ -36,11 +37,17 @@ from spacy_mtlner.nn.pointer import (
     running_sums,
     span_logits,
 )
-from spacy_mtlner.pipeline.base import EntityComponent, make_default_model, weigh_rows
+from spacy_mtlner.pipeline.base import (
+    EntityComponent,
+    classify_spans,
+    make_default_model,
+    weigh_rows,
+)
 from spacy_mtlner.pipeline.gold import Gold, GoldReport, GoldSource, known_tokens
 
 Matching = Literal["spans", "nearest"]
 OUTSIDE = "O"  # The description of what is no entity.
+_SURE = 1e-9  # Scores are as far from 0 and 1 as that where odds are made of them.
 
 DEFAULT_CONFIG = """
 [model]
@@ -421,6 +428,60 @@ class PointerEntityRecognizer(EntityComponent):
         ):
             entities[row].append(Entity(self.labels[label], ((start, end),), value))
         return entities
+
+    def class_probabilities(
+        self, docs: Sequence[Doc], entities: Sequence[Sequence[Entity]]
+    ) -> list[NDArray[numpy.float32]]:
+        """Tell how likely spans are to be an entity of each label, and to be none.
+
+        The types' scores f_r are independent of each other: a span may be of several. This is what
+        they say of a span that is of one type at most: the odds f_r / (1 - f_r) of each type
+        against 1 for none, over their sum. With one type it is f itself. Whether another end is
+        nearer or a run of tokens goes on is not asked. A span that is discontinuous, or longer than
+        max_length, is none.
+
+        docs (Sequence[Doc]): The docs.
+        entities (Sequence[Sequence[Entity]]): The spans of each doc; their labels are not read.
+        RETURNS (list[NDArray[numpy.float32]]): For each doc a row for each span: see
+            `EntityComponent.class_probabilities`.
+        """
+        self._require_initialized()
+
+        def classify(part: list[Doc], spans: NDArray[numpy.int64]) -> NDArray[numpy.float64]:
+            scores = self.model.predict(self.make_inputs(part, is_train=False))
+            offsets = numpy.cumsum([0, *map(len, part)])[spans[:, 0]]
+            size = spans[:, 2] - spans[:, 1]
+            is_known = size <= len(scores.span_lengths)
+            result = numpy.zeros((len(spans), len(self.labels)))
+            firsts = torch.from_numpy((offsets + spans[:, 1])[is_known]).to(scores.starts.device)
+            sizes = torch.from_numpy(size[is_known]).to(scores.starts.device)
+            values = self._score_spans(scores, firsts, sizes).double()  # (n_spans, n_types)
+            # A score of 1 has infinite odds.
+            logits = values.clamp(_SURE, 1 - _SURE).logit()
+            none = logits.new_zeros((len(logits), 1))
+            result[is_known] = torch.cat([logits, none], 1).softmax(1)[:, :-1].cpu().numpy()
+            return result
+
+        return classify_spans(docs, entities, len(self.labels), classify)
+
+    def _score_spans(self, scores: PointerScores, firsts: Tensor, sizes: Tensor) -> Tensor:
+        """Scores, as of entities, of spans of all types: (n_spans, n_types)."""
+        behind = firsts + sizes
+        means = None
+        if scores.classes.shape[1]:
+            shares = running_sums(relative_shares(scores.classes))  # (n_tokens + 1, n_types)
+            means = (shares[behind] - shares[firsts]) / sizes[:, None]
+        if self.cfg["beta"] == 0:
+            assert means is not None
+            return means.clamp(0, 1)
+        if self.cfg["matching"] == "spans":
+            sums = running_sums(scores.span_tokens)
+            logits = span_logits(scores, sums, firsts, sizes - 1)
+            values = self._borrow(logits).sigmoid()
+        else:
+            starts = self._borrow(scores.starts)[firsts].sigmoid()
+            values = (starts * self._borrow(scores.ends)[behind - 1].sigmoid()).sqrt()
+        return values if means is None else self._fuse(values, means)
 
     def _find_spans(
         self, scores: PointerScores, row_ends: Tensor, shares: Tensor | None

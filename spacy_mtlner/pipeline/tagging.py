@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 from spacy.tokens import Doc
 from torch import Tensor
 
-from spacy_mtlner.codecs.tags import Spans, TagScheme, ranges
+from spacy_mtlner.codecs.tags import Spans, TagScheme
 from spacy_mtlner.entities import Entity, select_flat
 from spacy_mtlner.nn.crf import crf_decode, crf_decode_n_best, crf_path_marginals
 from spacy_mtlner.nn.losses import crf_loss
 from spacy_mtlner.nn.ragged import group_rows
 from spacy_mtlner.nn.tagger import CRFScores
-from spacy_mtlner.pipeline.base import EntityComponent, split_docs, weigh_rows
+from spacy_mtlner.pipeline.base import EntityComponent, classify_spans, split_docs, weigh_rows
 from spacy_mtlner.pipeline.gold import Gold
 
 # Building a scheme's tables takes longer than reading a short doc.
 make_tag_scheme = lru_cache(maxsize=16)(TagScheme)
+_SEGMENT_SCORES = 2**23  # Of the spans whose marginals are found at once: tokens times tags.
 
 
 class TaggingComponent(EntityComponent):
@@ -62,8 +63,7 @@ def decode_tags(scores: CRFScores, lengths: Sequence[int], scheme: TagScheme) ->
             continue
         index = torch.from_numpy(filled).to(emissions.device)  # (filled rows,)
         crf = (emissions[index], transitions, start, end, group.mask[index])
-        spans = replace(spans, rows=rows)
-        probabilities = _span_marginals(crf, paths[index], spans, scheme)
+        probabilities = _span_marginals(crf, replace(spans, rows=rows), scheme)
         rows_of_spans = group.rows[index].cpu().numpy()[rows]
         found = zip(
             rows_of_spans.tolist(),
@@ -77,6 +77,48 @@ def decode_tags(scores: CRFScores, lengths: Sequence[int], scheme: TagScheme) ->
             entity = Entity(scheme.labels[label], ((first, behind),), probability)
             entities[row].append(entity)
     return entities
+
+
+def label_probabilities(
+    scores: CRFScores, lengths: Sequence[int], spans: NDArray[numpy.int64], scheme: TagScheme
+) -> NDArray[numpy.float64]:
+    """Find the probability, over all tag sequences, that exactly an entity of each label stands at
+    a span, its end included. Entities of two labels exclude each other: a row sums to 1 at most.
+
+    scores (CRFScores): The scores.
+    lengths (Sequence[int]): The rows' lengths.
+    spans (NDArray[numpy.int64]): Row, start and end of each span, shape (n_spans, 3).
+    scheme (TagScheme): The tags.
+    RETURNS (NDArray[numpy.float64]): Shape (n_spans, n_labels).
+    """
+    n_labels = len(scheme.labels)
+    result = numpy.zeros((len(spans), n_labels))
+    transitions, start, end = scores.transitions, scores.start, scores.end
+    for group in group_rows(lengths, scores.emissions.device):
+        group_rows_ = group.rows.cpu().numpy()
+        place = numpy.full(len(lengths), -1)
+        place[group_rows_] = numpy.arange(len(group_rows_))
+        own = numpy.flatnonzero(place[spans[:, 0]] >= 0)
+        own = own[numpy.argsort(place[spans[own, 0]], kind="stable")]
+        n_scores = numpy.cumsum((spans[own, 2] - spans[own, 1]) * n_labels * len(scheme))
+        cuts = numpy.flatnonzero(numpy.diff(n_scores // _SEGMENT_SCORES)) + 1
+        for chunk in numpy.split(own, cuts) if len(own) else ():
+            filled, rows = numpy.unique(place[spans[chunk, 0]], return_inverse=True)
+            index = torch.from_numpy(filled).to(scores.emissions.device)  # (filled rows,)
+            crf = (
+                scores.emissions[group.index[index]],  # (filled rows, length, n_tags)
+                transitions,
+                start,
+                end,
+                group.mask[index],
+            )
+            rows, starts, ends = (
+                numpy.repeat(a, n_labels) for a in (rows, spans[chunk, 1], spans[chunk, 2])
+            )
+            labels = numpy.tile(numpy.arange(n_labels), len(chunk))
+            marginals = _span_marginals(crf, Spans(rows, starts, ends, labels), scheme)
+            result[chunk] = marginals.cpu().numpy().reshape(-1, n_labels)
+    return result
 
 
 def path_confidence(scores: CRFScores, lengths: Sequence[int]) -> NDArray[numpy.float64]:
@@ -126,6 +168,28 @@ def predict_with_confidence(
     return entities, numpy.concatenate(confidences)
 
 
+def class_probabilities(
+    docs: Sequence[Doc],
+    entities: Sequence[Sequence[Entity]],
+    predict: Callable[[list[Doc]], CRFScores],
+    scheme: TagScheme,
+) -> list[NDArray[numpy.float32]]:
+    """Tell how likely spans are to be an entity of each label, and to be none.
+
+    docs (Sequence[Doc]): The docs.
+    entities (Sequence[Sequence[Entity]]): The spans of each doc.
+    predict (Callable[[list[Doc]], CRFScores]): The model.
+    scheme (TagScheme): The tags.
+    RETURNS (list[NDArray[numpy.float32]]): For each doc an array of shape (n_spans, n_labels + 1):
+        see `label_probabilities`.
+    """
+
+    def classify(part: list[Doc], spans: NDArray[numpy.int64]) -> NDArray[numpy.float64]:
+        return label_probabilities(predict(part), [len(doc) for doc in part], spans, scheme)
+
+    return classify_spans(docs, entities, len(scheme.labels), classify)
+
+
 def tag_loss(
     scores: CRFScores, golds: Sequence[Gold | None], lengths: Sequence[int], scheme: TagScheme
 ) -> Tensor:
@@ -165,23 +229,20 @@ def _encode(golds: Sequence[Gold | None], lengths: Any, scheme: TagScheme) -> An
 
 
 def _span_marginals(
-    crf: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
-    paths: Tensor,
-    spans: Spans,
-    scheme: TagScheme,
+    crf: tuple[Tensor, Tensor, Tensor, Tensor, Tensor], spans: Spans, scheme: TagScheme
 ) -> Tensor:
-    """Probability of each span that the best paths, (rows, length), hold: (n_spans,)."""
+    """Probability that exactly each span stands in its row: (n_spans,)."""
     sizes = spans.ends - spans.starts
-    positions = ranges(spans.rows * paths.shape[1] + spans.starts, sizes)
+    alone = Spans(numpy.arange(len(sizes)), numpy.zeros_like(sizes), sizes, spans.labels)
 
     def to_torch(array: Any) -> Tensor:
-        return torch.from_numpy(numpy.ascontiguousarray(array)).to(paths.device)
+        return torch.from_numpy(numpy.ascontiguousarray(array)).to(crf[0].device)
 
     return crf_path_marginals(
         *crf,
         rows=to_torch(spans.rows),
         starts=to_torch(spans.starts),
         lengths=to_torch(sizes),
-        tags=paths.flatten()[to_torch(positions)],
+        tags=to_torch(scheme.encode(alone, sizes)),
         not_next=to_torch(scheme.continuation[spans.labels]),
     )

@@ -10,13 +10,14 @@ from typing import Any, Literal, get_args
 from weakref import WeakKeyDictionary
 
 from spacy.language import Language
-from spacy.tokens import Doc, DocBin
+from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.util import logger
 
 from spacy_mtlner.entities import read_ents, write_entities
 from spacy_mtlner.formats import CorpusError, Report
 from spacy_mtlner.formats.corpus import make_corpus
+from spacy_mtlner.formats.docbin import load_docs
 from spacy_mtlner.formats.raw import read_raw
 from spacy_mtlner.pipeline.base import EntityComponent, reads_in_passes
 from spacy_mtlner.pipeline.gold import UNKNOWN, WEIGHT, find_missing
@@ -272,7 +273,7 @@ def _read_annotated(source: Source, task: str, nlp: Language) -> Iterator[Doc]:
     docs = [
         (doc, path, number)
         for path in files
-        for number, doc in enumerate(DocBin().from_disk(path).get_docs(nlp.vocab), start=1)
+        for number, doc in enumerate(load_docs(path, nlp.vocab), start=1)
     ]
     # Where any has the key, the others are not annotated for the task.
     is_keyed = any(task in doc.spans for doc, _, _ in docs)
@@ -326,8 +327,7 @@ def _read_texts(path: Path, nlp: Language) -> Iterator[str]:
     """Texts of raw data, whatever annotation it has; empty ones have nothing to learn from."""
     files = _find_docbins(path)
     for part in files:
-        docs = DocBin().from_disk(part).get_docs(nlp.vocab)
-        yield from (doc.text for doc in docs if len(doc))
+        yield from (doc.text for doc in load_docs(part, nlp.vocab) if len(doc))
     if files:
         return
     if not path.is_file():

@@ -10,12 +10,13 @@ import spacy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc, DocBin, Span
+from spacy.vocab import Vocab
 from srsly.msgpack import msgpack_decoders, msgpack_encoders
 
 from spacy_mtlner.entities import Entity, read_entities, write_entities
 from spacy_mtlner.formats import CorpusError, Record, Report
 from spacy_mtlner.formats.base import CharEntity
-from spacy_mtlner.formats.docbin import read_docbin, write_docbin
+from spacy_mtlner.formats.docbin import load_docs, read_docbin, write_docbin
 from tests.formats.test_docs import records
 
 NLP = spacy.blank("en")
@@ -170,3 +171,16 @@ def test_srsly_is_left_as_it_was(path: Path) -> None:
     write_docbin([Record("a", (), path, 1)], path, Report(), make_doc=NLP.make_doc)
     read(path)
     assert "get_all" not in vars(msgpack_encoders) | vars(msgpack_decoders)
+
+
+def test_bare_docs(path: Path) -> None:
+    doc = annotate("a b c", Entity("A", ((0, 1), (2, 3)), 0.5))
+    DocBin(docs=[doc, annotate("")], store_user_data=True).to_disk(path)
+    vocab = Vocab()
+    docs = list(load_docs(path, vocab))
+    assert [other.text for other in docs] == ["a b c", ""]
+    assert read_entities(docs[0])[0].score == 0.5
+    assert all(other.vocab is vocab for other in docs)
+    path.write_bytes(b"x")
+    with pytest.raises(CorpusError, match=r"Not a \.spacy file"):
+        list(load_docs(path, vocab))

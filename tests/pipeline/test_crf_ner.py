@@ -21,6 +21,7 @@ from spacy_mtlner.codecs.tags import TagScheme
 from spacy_mtlner.entities import Entity, read_entities, write_entities
 from spacy_mtlner.models.torch_layer import get_module_shim
 from spacy_mtlner.nn.crf import crf_log_likelihood
+from spacy_mtlner.pipeline.base import EntityComponent
 from spacy_mtlner.pipeline.crf_ner import CRFEntityRecognizer
 
 EMBED = {
@@ -691,3 +692,42 @@ def test_initialize_warns_of_nothing_on_good_data() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         nlp.initialize(lambda: make_examples(nlp))
+
+
+def test_class_probabilities(trained: Language) -> None:
+    component = trained.get_pipe("crf_ner")
+    docs = [trained(text) for text in ("I like London and Berlin .", "", "Ada in New York City")]
+    entities = [read_entities(doc) for doc in docs]
+    found = component.class_probabilities(docs, entities)
+    assert [(a.shape, a.dtype) for a in found] == [((len(e), 3), numpy.float32) for e in entities]
+    assert sum(map(len, entities)) >= 4
+    for rows, spans in zip(found, entities, strict=True):
+        assert rows.sum(1) == pytest.approx(numpy.ones(len(rows)))
+        for row, entity in zip(rows, spans, strict=True):
+            score = row[component.labels.index(entity.label)]
+            assert score == pytest.approx(entity.score, abs=1e-5)
+
+
+def test_class_probabilities_of_other_spans(trained: Language) -> None:
+    component = trained.get_pipe("crf_ner")
+    doc = trained("Ada in New York City")
+    split = Entity("LOC", ((0, 1), (2, 5)))
+    part = Entity("PER", ((2, 4),))
+    (rows,) = component.class_probabilities([doc], [[split, part]])
+    assert rows[0].tolist() == [0, 0, 1]  # No sequence of tags has it.
+    assert rows[1, 2] > 0.9
+    with pytest.raises(ValueError, match="ends outside its doc"):
+        component.class_probabilities([doc], [[Entity("LOC", ((4, 6),))]])
+    assert component.class_probabilities([], []) == []
+    many = component.class_probabilities([doc] * 3000, [[part], []] * 1500)  # Several parts.
+    assert [len(rows) for rows in many] == [1, 0] * 1500
+    assert many[-2] == pytest.approx(rows[1:], abs=1e-5)
+    blank = spacy.blank("en")
+    with pytest.raises(ValueError, match="not initialized"):
+        add_crf(blank).class_probabilities([blank("a")], [[Entity("LOC", ((0, 1),))]])
+
+
+def test_component_without_class_probabilities(trained: Language) -> None:
+    component = trained.get_pipe("crf_ner")
+    with pytest.raises(NotImplementedError, match="crf_ner, a CRFEntityRecognizer"):
+        EntityComponent.class_probabilities(component, [], [])

@@ -1,5 +1,6 @@
 """Several tasks over one encoder, each learned from the docs that are annotated for it."""
 
+import copy
 import pickle
 import random
 from collections.abc import Callable
@@ -462,3 +463,23 @@ def test_over_a_transformer(fusion: str, tmp_path: Path, tiny_bert: Callable[[Pa
     for doc in docs:
         for key in TASKS:
             assert read_entities(loaded(doc.text), key) == read_entities(doc, key)
+
+
+def test_class_probabilities_of_each_task(trained: Language) -> None:
+    component = get_component(copy.deepcopy(trained))
+    component.predicted_tasks = "all"
+    doc = trained.make_doc("I like London and Berlin .")
+    (tasks,) = component.predict([doc])
+    for key, entities in tasks.items():
+        (rows,) = component.class_probabilities([doc], [entities], task=key)
+        labels = component.labels_of(key)
+        assert rows.shape == (len(entities), len(labels) + 1)
+        for row, entity in zip(rows, entities, strict=True):
+            score = row[labels.index(entity.label)]
+            assert score == pytest.approx(entity.score, abs=1e-5)
+    assert tasks["places"]
+    (main,) = component.class_probabilities([doc], [tasks["places"]])
+    (same,) = component.class_probabilities([doc], [tasks["places"]], task="places")
+    assert (main == same).all()
+    with pytest.raises(ValueError, match="unknown task 'x'"):
+        component.class_probabilities([doc], [[]], task="x")

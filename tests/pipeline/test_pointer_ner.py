@@ -1758,3 +1758,57 @@ def test_names_resolve() -> None:
     assert nlp.get_pipe_meta("pointer_ner").default_score_weights["spans_mtlner_f"] == 1.0
     config = nlp.get_pipe_config("pointer_ner")
     assert (config["matching"], config["beta"], config["threshold"]) == ("spans", 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"beta": 1.0}, {"matching": "nearest"}, {"beta": 0.0}],
+    ids=lambda config: str(config),
+)
+def test_class_probabilities(config: dict[str, Any]) -> None:
+    """Of each candidate with its scores for all types; of one that is none, no type has any."""
+    nlp = make_trained(steps=8, **config)
+    component = pointers_of(nlp)
+    component.cfg["threshold"] = 0.0
+    docs = [nlp.make_doc(text) for text in TEXTS]
+    predicted = component.predict(docs)
+    spans = [sorted({entity.fragments for entity in entities}) for entities in predicted]
+    asked = [[Entity("LOC", fragments) for fragments in group] for group in spans]
+    found = component.class_probabilities(docs, asked)
+    n_compared = 0
+    for group, entities, rows in zip(spans, predicted, found, strict=True):
+        assert rows.shape == (len(group), 4) and rows.dtype == numpy.float32
+        assert rows.sum(1) == pytest.approx(numpy.ones(len(rows)))
+        scores = {(e.fragments, e.label): e.score for e in entities}
+        for fragments, row in zip(group, rows, strict=True):
+            for i, label in enumerate(component.labels):
+                if (fragments, label) in scores:
+                    # The odds of each type against none are those of its score.
+                    score = min(scores[fragments, label], 1 - 1e-9)
+                    assert row[i] / row[-1] == pytest.approx(score / (1 - score), rel=1e-3)
+                    n_compared += 1
+    assert n_compared > 5
+
+
+def test_class_probabilities_of_one_type_are_its_scores() -> None:
+    data: list[tuple[str, Spans]] = [("Ada saw Ada", [("PER", 0, 1), ("PER", 2, 3)])]
+    nlp = spacy.blank("en")
+    component = add_pointers(nlp)
+    train(nlp, make_examples(nlp, data=data), steps=5)
+    component.cfg["threshold"] = 0.0
+    doc = nlp.make_doc("Ada saw Ada")
+    (entities,) = component.predict([doc])
+    (rows,) = component.class_probabilities([doc], [entities])
+    assert rows[:, 0] == pytest.approx([entity.score for entity in entities], abs=1e-5)
+
+
+def test_class_probabilities_of_what_cannot_be_found(trained: Language) -> None:
+    component = pointers_of(trained)
+    doc = trained.make_doc("a b c d e f g h")
+    spans = [Entity("LOC", ((0, 7),)), Entity("LOC", ((0, 1), (3, 4)))]  # Longer than 6 tokens.
+    (rows, none) = component.class_probabilities([doc, trained.make_doc("")], [spans, []])
+    assert rows.tolist() == [[0, 0, 0, 1]] * 2
+    assert none.shape == (0, 4)
+    sure = trained.make_doc("University of New York City opened")
+    (rows,) = component.class_probabilities([sure], [[Entity("ORG", ((0, 5),))]])
+    assert numpy.isfinite(rows).all() and rows.argmax() == component.labels.index("ORG")

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy
 import pytest
@@ -12,7 +13,12 @@ from hypothesis import strategies as st
 
 from spacy_mtlner.codecs.tags import TagScheme
 from spacy_mtlner.nn.tagger import CRFScores
-from spacy_mtlner.pipeline.tagging import path_confidence, predict_with_confidence
+from spacy_mtlner.pipeline import tagging
+from spacy_mtlner.pipeline.tagging import (
+    label_probabilities,
+    path_confidence,
+    predict_with_confidence,
+)
 
 N_TAGS = 3
 
@@ -77,3 +83,56 @@ def test_docs_without_tokens_do_not_reach_the_model() -> None:
     assert len(entities) == 3 and confidences.shape == (3,) and sizes == [[2, 0, 1]]
     assert confidences[1] == 1.0 and numpy.all((confidences >= 0) & (confidences <= 1))
     assert predict_with_confidence([], predict, scheme)[0] == []
+
+
+def legal_scores(scheme: TagScheme, n_tokens: int, seed: int) -> CRFScores:
+    generator = torch.Generator().manual_seed(seed)
+    n = len(scheme)
+    emissions, transitions, start, end = (
+        torch.randn(shape, generator=generator) for shape in [(n_tokens, n), (n, n), (n,), (n,)]
+    )
+    allowed = (scheme.allowed_transitions, scheme.allowed_start, scheme.allowed_end)
+    masked = [
+        scores.masked_fill(~torch.from_numpy(ok), -torch.inf)
+        for scores, ok in zip((transitions, start, end), allowed, strict=True)
+    ]
+    return CRFScores(emissions, *masked)
+
+
+@pytest.mark.parametrize("size", [1, 2**23])
+@pytest.mark.parametrize("name", ["BIO", "BILUO"])
+def test_label_probabilities_by_all_sequences(
+    name: Any, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all spans of all rows, in any order, in chunks of any size."""
+    monkeypatch.setattr(tagging, "_SEGMENT_SCORES", size)
+    scheme = TagScheme(name, ("A", "B"))
+    lengths = [2, 0, 3, 1]
+    scores = legal_scores(scheme, sum(lengths), seed=3)
+    expected: dict[tuple[int, int, int], list[float]] = {
+        (row, start, end): [0.0, 0.0]
+        for row, length in enumerate(lengths)
+        for start in range(length)
+        for end in range(start + 1, length + 1)
+    }
+    for row, emissions in enumerate(scores.emissions.split(lengths)):
+        n = len(emissions)
+        if not n:
+            continue
+        chances = {}
+        for tags in itertools.product(range(len(scheme)), repeat=n):
+            total = scores.start[tags[0]] + scores.end[tags[-1]]
+            total = total + sum(emissions[i, tag] for i, tag in enumerate(tags))
+            total = total + sum(scores.transitions[pair] for pair in itertools.pairwise(tags))
+            chances[tags] = math.exp(total)
+        z = sum(chances.values())
+        for tags, chance in chances.items():
+            if chance:
+                spans = scheme.decode(numpy.array(tags), numpy.array([n]))
+                for start, end, label in zip(spans.starts, spans.ends, spans.labels, strict=True):
+                    expected[row, int(start), int(end)][label] += chance / z
+    table = numpy.array(list(expected))
+    order = numpy.random.default_rng(0).permutation(len(table))
+    found = label_probabilities(scores, lengths, table[order], scheme)
+    assert found == pytest.approx(numpy.array(list(expected.values()))[order], abs=1e-5)
+    assert label_probabilities(scores, lengths, table[:0], scheme).shape == (0, 2)
