@@ -3,8 +3,9 @@
     python benchmarks/candidates.py corpus/train.spacy corpus/dev.spacy --lang en --steps 500
 
 Trains the component over spaCy's default CNN with learned boundaries, then proposes spans on the
-second corpus. Beside them stand all spans of up to so many tokens, as spaCy's n-gram suggester lists
-them. Entities that no tokens of the pipeline express, or of several fragments, count as not proposed.
+second corpus. Beside them stand all spans of up to so many tokens, as spaCy's n-gram suggester
+lists them. Entities that no tokens of the pipeline express, or of several fragments, count as not
+proposed.
 """
 
 import argparse
