@@ -520,6 +520,19 @@ def split_docs(docs: Sequence[Doc]) -> Iterator[list[Doc]]:
         yield [doc for _, doc in group]
 
 
+def check_ends(docs: Sequence[Doc], entities: Sequence[Sequence[Entity]]) -> None:
+    """Check that entities lie within their docs.
+
+    docs (Sequence[Doc]): The docs.
+    entities (Sequence[Sequence[Entity]]): Each doc's entities.
+    RAISES (ValueError): If one ends outside its doc.
+    """
+    for doc, given in zip(docs, entities, strict=True):
+        for entity in given:
+            if entity.end > len(doc):
+                raise ValueError(f"{entity} ends outside its doc, which has {len(doc)} tokens.")
+
+
 def classify_spans(
     docs: Sequence[Doc],
     entities: Sequence[Sequence[Entity]],
@@ -541,10 +554,7 @@ def classify_spans(
     result: list[NDArray[numpy.float32]] = []
     for part in split_docs(docs):
         given = entities[len(result) : len(result) + len(part)]
-        for doc, spans in zip(part, given, strict=True):
-            for entity in spans:
-                if entity.end > len(doc):
-                    raise ValueError(f"{entity} ends outside its doc, which has {len(doc)} tokens.")
+        check_ends(part, given)
         rows = [(i, e) for i, spans in enumerate(given) for e in spans]
         probabilities = numpy.zeros((len(rows), n_labels + 1))
         is_contiguous = numpy.array([e.is_contiguous for _, e in rows], dtype=bool)

@@ -29,6 +29,7 @@ from spacy_mtlner.nn.losses import SpanGold, span_loss
 from spacy_mtlner.nn.span import SpanRequest, SpanScores
 from spacy_mtlner.pipeline.base import (
     EntityComponent,
+    check_ends,
     make_default_model,
     split_docs,
     weigh_rows,
@@ -441,7 +442,9 @@ class SpanEntityRecognizer(EntityComponent):
         entities (Sequence[Sequence[Entity]]): Each doc's entities.
         RETURNS (list[NDArray[numpy.float32]]): Of each doc, the probabilities of the labels and,
             last, of no entity, which is 0 in typing; shape (n_entities, n_labels + 1).
+        RAISES (ValueError): If an entity ends outside its doc.
         """
+        check_ends(docs, entities)
 
         def make_inputs(part: list[Doc], start: int) -> SpanInputs:
             fragments: list[Fragments] = []

@@ -199,6 +199,12 @@ def test_class_probabilities_of_several_docs(trained: Language) -> None:
         )
 
 
+def test_spans_outside_their_doc_have_no_probabilities(trained: Language) -> None:
+    doc = trained.make_doc("dog")
+    with pytest.raises(ValueError, match="ends outside its doc, which has 1 tokens"):
+        get_component(trained).class_probabilities([doc], [[Entity("X", ((0, 2),))]])
+
+
 def test_threshold_keeps_the_sure_ones(trained: Language) -> None:
     component = get_component(trained)
     doc = trained("the king of France slept near New York")
