@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from spacy.language import Language
+from spacy.tokens import Doc
 from spacy.training import Example
 
-from spacy_mtlner.entities import Entity, align_entities, read_entities, write_entities
+from spacy_mtlner.entities import Entity, read_fragments, write_entities
 
 CANDIDATE = "candidate"  # The label of candidates, which tells nothing.
 
@@ -14,7 +15,8 @@ def make_gold_candidates(
     corpus: Callable[[Language], Iterable[Example]], spans_key: str, candidates_key: str
 ) -> Callable[[Language], Iterator[Example]]:
     """Registered as `spacy_mtlner.GoldCandidates.v1`: a reader whose predicted docs hold where the
-    gold entities are, and nothing of their labels.
+    gold entities are, and nothing of their labels. They have the tokens of the gold docs, so that
+    every boundary can be given.
 
     corpus (Callable[[Language], Iterable[Example]]): The reader whose examples are passed on.
     spans_key (str): Spans key of the gold entities.
@@ -30,11 +32,13 @@ def make_gold_candidates(
 
     def read(nlp: Language) -> Iterator[Example]:
         for example in corpus(nlp):
-            gold = read_entities(example.reference, spans_key)
-            aligned, _ = align_entities(example, gold)
-            places = dict.fromkeys(entity.fragments for entity in aligned)
+            reference = example.reference
+            words = [token.text for token in reference]
+            spaces = [bool(token.whitespace_) for token in reference]
+            predicted = Doc(nlp.vocab, words=words, spaces=spaces)
+            places = read_fragments(reference, spans_key)
             candidates = [Entity(CANDIDATE, fragments) for fragments in places]
-            write_entities(example.predicted, candidates, candidates_key)
-            yield example
+            write_entities(predicted, candidates, candidates_key)
+            yield Example(predicted, reference)
 
     return read

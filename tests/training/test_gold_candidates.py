@@ -27,14 +27,15 @@ def test_predicted_docs_hold_places_and_no_labels() -> None:
     assert read_entities(found.reference) == gold
 
 
-def test_places_are_those_of_the_predicted_tokens() -> None:
-    reference = Doc(NLP.vocab, words=["New", "York", "-", "based"], spaces=[True] + [False] * 3)
-    write_entities(reference, [Entity("A", ((0, 2),)), Entity("A", ((2, 4),))])
-    predicted = Doc(NLP.vocab, words=["New York", "-based"], spaces=[False, False])
-    assert read_fragments(read(Example(predicted, reference)).predicted, "given") == [
-        ((0, 1),),
-        ((1, 2),),
-    ]
+def test_predicted_docs_have_the_tokens_of_the_gold() -> None:
+    words, spaces = ["New", "York", "-", "based"], [True, False, False, False]
+    reference = Doc(NLP.vocab, words=words, spaces=spaces)
+    gold = [Entity("A", ((0, 2),)), Entity("A", ((3, 4),))]
+    write_entities(reference, gold)
+    found = read(Example(NLP.make_doc(reference.text), reference)).predicted
+    assert [token.text for token in found] == words and found.text == "New York-based"
+    assert read_fragments(found, "given") == [entity.fragments for entity in gold]
+    assert not found.has_annotation("ENT_IOB") and "mtlner" not in found.spans
 
 
 def test_docs_without_gold_have_no_candidates() -> None:
