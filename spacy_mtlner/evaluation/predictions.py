@@ -106,6 +106,11 @@ def find_task(nlp: Language, name: str | None = None, key: str | None = None) ->
     if key not in component.keys:
         keys = ", ".join(map(repr, component.keys))
         raise ValueError(f"{name} has no task with the spans key {key!r}: it has {keys}.")
+    if component.cfg.get("typing"):
+        raise ValueError(
+            f"{name} types given entities (typing = true), and this analysis is one of "
+            f"recognition. Compare typing by its scores: see scripts/typing_table.py."
+        )
     if key not in component.predicted_keys:
         component.predicted_tasks = key  # type: ignore[attr-defined]
     return Task(name, component, key)

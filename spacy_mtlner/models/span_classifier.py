@@ -122,6 +122,11 @@ def _init(model: Model, X: SpanInputs | None = None, Y: Any = None) -> None:
 
 def _check_context(tok2vec: Model[list[Doc], list[Floats2d]], docs: list[Doc]) -> None:
     """A token's vector must be the same without its neighbours."""
+    if any(hasattr(node, "receive") for node in tok2vec.walk()):  # It gives zeros by now.
+        raise ValueError(
+            "spacy_mtlner.SpanClassifier.v1: with context = 'none' the tok2vec layer must be an "
+            "embedding of its own, such as spacy.MultiHashEmbed.v2, and no listener."
+        )
     for doc in docs:
         half = doc[: (len(doc) + 1) // 2].as_doc()
         whole, part = tok2vec.predict([doc, half])

@@ -226,7 +226,9 @@ def span_loss(
     firsts, offsets = list_spans(index, row_ends, len(scores.lengths))
     logits = scores.starts[firsts] + scores.ends[firsts + offsets] + scores.lengths[offsets]
     is_entity = torch.zeros_like(logits)
-    is_entity[torch.searchsorted(firsts, gold.firsts) + gold.offsets] = 1
+    is_listed = gold.offsets < len(scores.lengths)
+    places = torch.searchsorted(firsts, gold.firsts[is_listed]) + gold.offsets[is_listed]
+    is_entity[places] = 1
     is_known = n_unknown[firsts + offsets + 1] == n_unknown[firsts]
     losses = binary_cross_entropy_with_logits(logits, is_entity, reduction="none")
     return loss + (losses * is_known * token_weights[firsts]).sum()

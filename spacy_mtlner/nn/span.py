@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding  # Faster than an index, and its gradient deterministic.
 from torch.utils.checkpoint import checkpoint
 
 from spacy_mtlner.codecs.spans import (
@@ -164,6 +165,18 @@ class SpanClassifier(nn.Module):
         """The classes' scores of each candidate, shape (n_candidates, n_classes)."""
         if not len(candidates):
             return self.classes(x.new_zeros((0, self.classes.in_features)))
+        if x.requires_grad or len(candidates.tokens) <= MAX_POSITIONS:
+            return self._classify_together(x, candidates)
+        # Part by part, so that only one part's outputs are in memory; neighbours share runs.
+        order = numpy.argsort(candidates.firsts, kind="stable")
+        parts = numpy.cumsum(candidates.sizes[order]) // MAX_POSITIONS
+        logits = [
+            self._classify_together(x, candidates.select(part))
+            for part in numpy.split(order, numpy.flatnonzero(numpy.diff(parts)) + 1)
+        ]
+        return torch.cat(logits)[torch.from_numpy(numpy.argsort(order)).to(x.device)]
+
+    def _classify_together(self, x: Tensor, candidates: Candidates) -> Tensor:
         ahead, ahead_at = self._read(self.forwards, x, share_runs(candidates, backward=False))
         back, back_at = self._read(self.backwards, x, share_runs(candidates, backward=True))
         parts, rows = [], []
@@ -194,7 +207,7 @@ class SpanClassifier(nn.Module):
         groups = group_rows(runs.sizes, x.device)
         tokens = torch.from_numpy(runs.tokens).to(x.device)
         index = [group.index for group in groups]
-        outputs = [lstm(x[tokens[i]])[0] for i in index]
+        outputs = [lstm(embedding(tokens[i], x))[0] for i in index]
         flat = ungroup(outputs, index, [group.mask for group in groups])
         return flat, torch.from_numpy(runs.offsets).to(x.device)
 
@@ -214,8 +227,10 @@ def attend(ahead: Tensor, back: Tensor, ahead_at: Tensor, back_at: Tensor, mask:
     last = mask.sum(1, keepdim=True) - 1  # (n_candidates, 1)
     places = torch.arange(mask.shape[1], device=mask.device).minimum(last)  # (n, length)
     from_start, from_end = ahead_at[:, None] + places, back_at[:, None] + last - places
-    outputs = torch.cat([ahead[from_start], back[from_end]], dim=-1)  # (n, length, 2 half)
-    final = torch.cat([ahead[ahead_at + last[:, 0]], back[back_at + last[:, 0]]], dim=-1)
+    outputs = torch.cat([embedding(from_start, ahead), embedding(from_end, back)], dim=-1)
+    # (n, length, 2 half)
+    ends = embedding(ahead_at + last[:, 0], ahead), embedding(back_at + last[:, 0], back)
+    final = torch.cat(ends, dim=-1)  # (n, 2 half)
     weights = torch.einsum("nth,nh->nt", outputs, final)
     weights = weights.masked_fill(~mask, -torch.inf).softmax(1)
     return torch.einsum("nth,nt->nh", outputs, weights)

@@ -8,7 +8,7 @@ it: candidates of any origin, and a class for what is no entity.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy
 import torch
@@ -25,6 +25,7 @@ from spacy_mtlner.codecs.spans import NO_CANDIDATES, Candidates, FloatArray, fin
 from spacy_mtlner.codecs.tags import BoolArray
 from spacy_mtlner.entities import DEFAULT_KEY, Entity, Fragments, read_fragments
 from spacy_mtlner.models.span_classifier import SpanInputs
+from spacy_mtlner.models.torch_layer import get_module_shim
 from spacy_mtlner.nn.losses import SpanGold, span_loss
 from spacy_mtlner.nn.span import SpanRequest, SpanScores
 from spacy_mtlner.pipeline.base import (
@@ -167,8 +168,8 @@ class SpanEntityRecognizer(EntityComponent):
             )
         if not 0 <= threshold <= 1:
             raise ValueError(f"{name}: threshold must be in [0, 1], not {threshold}.")
-        if negative_ratio is not None and not negative_ratio >= 0:
-            raise ValueError(f"{name}: negative_ratio must be 0 or more, not {negative_ratio}.")
+        if negative_ratio is not None and not negative_ratio > 0:
+            raise ValueError(f"{name}: negative_ratio must be above 0, not {negative_ratio}.")
         self.suggester = suggester
         self.cfg.update(
             candidates_key=candidates_key,
@@ -200,6 +201,18 @@ class SpanEntityRecognizer(EntityComponent):
         if isinstance(self.suggester, BoundarySuggester):
             return f"contiguous ones of at most {self.suggester.max_length} tokens"
         return "contiguous ones" if self.suggester else "all"
+
+    def _require_initialized(self) -> None:
+        super()._require_initialized()
+        if isinstance(self.suggester, BoundarySuggester):
+            module = get_module_shim(self.model.get_ref("output_layer")).module
+            learned = len(cast(Tensor, module.lengths))
+            if learned != self.suggester.max_length:
+                raise ValueError(
+                    f"{self.name} was trained with boundaries of spans of up to {learned} tokens, "
+                    f"but its boundary_suggester has max_length = {self.suggester.max_length}: of "
+                    f"a trained component, only per_token can be changed."
+                )
 
     def select_representable(self, entities: list[Entity]) -> list[Entity]:
         """Select what the origin of the candidates can suggest.
@@ -242,18 +255,26 @@ class SpanEntityRecognizer(EntityComponent):
     def _check_source(self, nlp: Language) -> None:
         """A component that annotates in training must put candidates under the key."""
         key = self.cfg["candidates_key"]
+        training = nlp.config.interpolate().get("training", {})
+        annotating = training.get("annotating_components", [])
         before: list[str] = []
-        for name, pipe in nlp.pipeline:
+        sources: list[str] = []
+        for name, pipe in nlp.components:  # spaCy disables frozen and sourced ones meanwhile.
             if pipe is self:
                 break
             before.append(name)
-        sources = [name for name in before if key in _written_keys(nlp.get_pipe(name))]
+            keys = _written_keys(pipe)
+            # A component of another kind does not tell its key.
+            is_possible = not keys and "doc.spans" in nlp.get_pipe_meta(name).assigns
+            if key in keys or (is_possible and name in annotating):
+                sources.append(name)
         if not sources:
             raise ValueError(
                 f"{self.name}: no component before it writes doc.spans[{key!r}], its "
-                f"candidates_key. Components before it: {', '.join(before) or 'none'}."
+                f"candidates_key. Components before it: {', '.join(before) or 'none'}. One that "
+                f"does not tell its spans key must name doc.spans among what it assigns, and be "
+                f"among the annotating_components in [training]."
             )
-        annotating = nlp.config.get("training", {}).get("annotating_components", [])
         if not set(sources) & set(annotating):
             raise ValueError(
                 f"{self.name} learns from the candidates that {sources[-1]!r} writes: add it to "
@@ -274,10 +295,15 @@ class SpanEntityRecognizer(EntityComponent):
         for example in examples:
             doc, gold = example.predicted, self.read_gold(example)
             if gold is not None and (self.suggester or self.cfg["candidates_key"] in doc.spans):
-                candidates = self._find_candidates([doc])
+                try:
+                    candidates = self._find_candidates([doc])
+                except KeyError:  # Of a suggester that reads what no component has written yet.
+                    break
                 assert candidates is not None
                 counts.add(doc, candidates, gold.entities)
         if not counts.n_tokens:
+            message = "%s: its candidates are those of another component, and not counted yet"
+            logger.info(message, self.name)
             return
         logger.info("%s: %s", self.name, counts)
         if counts.recall < _ENOUGH:
@@ -285,13 +311,13 @@ class SpanEntityRecognizer(EntityComponent):
 
     def _advice(self, counts: "CandidateCounts") -> str:
         lengths = sorted(counts.missed)
-        cover = lengths[int(0.98 * len(lengths))] if lengths else 0
+        cover = lengths[int(0.98 * len(lengths))]
+        advice = "What is not among them cannot be found: "
         if self.suggester is None:
-            return "What is not among them cannot be found: lower their component's threshold."
-        return (
-            f"What is not among them cannot be found: suggest spans of up to {cover} tokens, or "
-            f"use spacy_mtlner.boundary_suggester.v1."
-        )
+            return f"{advice}have what writes the candidates write more of them."
+        if cover > counts.longest:
+            advice += f"suggest spans of up to {cover} tokens, or "
+        return f"{advice}use spacy_mtlner.boundary_suggester.v1."
 
     def initialize_model(self, sample: list[Doc], report: GoldReport) -> None:
         """Initialise the model, whose dimension nO is set. Lengths of proposed spans begin as
@@ -484,6 +510,10 @@ class SpanEntityRecognizer(EntityComponent):
         RETURNS (Tensor): The loss, a scalar.
         """
         gold, shares = self._list_gold(golds, lengths)
+        if not numpy.array_equal(scores.tokens[: len(gold.tokens)].cpu().numpy(), gold.tokens):
+            raise ValueError(
+                f"{self.name}: these scores are not of an update, where gold entities come first."
+            )
         spans = gold.select(gold.is_contiguous)
         arrays = (shares, spans.firsts, spans.sizes - 1, known_tokens(golds, lengths))
         device = scores.logits.device
@@ -499,12 +529,14 @@ class CandidateCounts:
     n_candidates (int): Candidates.
     n_gold (int): Gold entities.
     missed (list[int]): Lengths of those that are no candidates, in tokens.
+    longest (int): Length of the longest candidate, in tokens.
     """
 
     n_tokens: int = 0
     n_candidates: int = 0
     n_gold: int = 0
     missed: list[int] = field(default_factory=list)
+    longest: int = 0
 
     def add(self, doc: Doc, candidates: Candidates, gold: Sequence[Entity]) -> None:
         """Count a doc.
@@ -519,6 +551,7 @@ class CandidateCounts:
         self.n_candidates += len(candidates)
         self.n_gold += len(gold)
         self.missed += listed.sizes[~is_found].tolist()
+        self.longest = max(self.longest, int(candidates.sizes.max(initial=0)))
 
     @property
     def recall(self) -> float:

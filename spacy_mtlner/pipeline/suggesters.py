@@ -65,6 +65,10 @@ def suggest_spans(suggester: Suggester, docs: Sequence[Doc], who: str) -> Candid
     n_spans = ops.to_numpy(found.lengths)
     bounds = ops.to_numpy(found.dataXd).reshape(-1, 2).astype(numpy.int64)
     lengths = numpy.array([len(doc) for doc in docs], dtype=numpy.int64)
+    if len(n_spans) != len(docs):
+        raise ValueError(
+            f"{who}: its suggester tells the spans of {len(n_spans)} docs instead of {len(docs)}."
+        )
     starts, ends = bounds.T
     is_wrong = (starts < 0) | (ends <= starts) | (ends > numpy.repeat(lengths, n_spans))
     if is_wrong.any():
@@ -75,4 +79,7 @@ def suggest_spans(suggester: Suggester, docs: Sequence[Doc], who: str) -> Candid
             f"{lengths[row]} tokens: {docs[row].text[:40]!r}."
         )
     offsets = numpy.repeat(numpy.cumsum(lengths) - lengths, n_spans)
-    return Candidates.of_spans(starts + offsets, ends - starts)
+    beyond = int(lengths.max(initial=0)) + 1
+    # A span that is suggested twice is one candidate.
+    firsts, sizes = numpy.divmod(numpy.unique((starts + offsets) * beyond + ends - starts), beyond)
+    return Candidates.of_spans(firsts, sizes)

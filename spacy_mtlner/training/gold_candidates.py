@@ -6,7 +6,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from spacy_mtlner.entities import Entity, read_fragments, write_entities
+from spacy_mtlner.entities import Entity, read_ents, read_fragments, write_entities
 
 CANDIDATE = "candidate"  # The label of candidates, which tells nothing.
 
@@ -19,7 +19,7 @@ def make_gold_candidates(
     every boundary can be given.
 
     corpus (Callable[[Language], Iterable[Example]]): The reader whose examples are passed on.
-    spans_key (str): Spans key of the gold entities.
+    spans_key (str): Spans key of the gold entities; those of a doc without it are in `doc.ents`.
     candidates_key (str): Spans key of the candidates on the predicted docs.
     RETURNS (Callable[[Language], Iterator[Example]]): The reader.
     RAISES (ValueError): If the keys are the same.
@@ -36,7 +36,10 @@ def make_gold_candidates(
             words = [token.text for token in reference]
             spaces = [bool(token.whitespace_) for token in reference]
             predicted = Doc(nlp.vocab, words=words, spaces=spaces)
-            places = read_fragments(reference, spans_key)
+            if spans_key in reference.spans:
+                places = read_fragments(reference, spans_key)
+            else:
+                places = [entity.fragments for entity in read_ents(reference)]
             candidates = [Entity(CANDIDATE, fragments) for fragments in places]
             write_entities(predicted, candidates, candidates_key)
             yield Example(predicted, reference)

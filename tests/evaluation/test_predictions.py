@@ -290,3 +290,11 @@ def test_surfaces_of_training_data(nlp: Language) -> None:
     assert surfaces["arms … hurt"] == Counter({"PAIN": 1})
     with pytest.raises(ValueError, match=r"doc.spans\['x'\]"):
         count_surfaces(docs, "x", "spans")
+
+
+def test_typing_is_no_recognition() -> None:
+    nlp = spacy.blank("en")
+    config = {"typing": True, "suggester": None, "candidates_key": "given"}
+    nlp.add_pipe("span_ner", config=config)
+    with pytest.raises(ValueError, match="this analysis is one of recognition"):
+        find_task(nlp)

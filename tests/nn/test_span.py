@@ -127,6 +127,42 @@ def test_many_candidates_are_made_anew_for_the_gradient(monkeypatch: pytest.Monk
     assert calls > 1
 
 
+def test_parts_at_prediction_are_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier, x = make_classifier(), make_vectors().detach()
+    wanted = classifier(x, LENGTHS, request(CANDIDATES)).logits
+    monkeypatch.setattr(span, "MAX_POSITIONS", 4)
+    torch.testing.assert_close(classifier(x, LENGTHS, request(CANDIDATES)).logits, wanted)
+
+
+def test_gradients_are_the_same_every_time_with_several_threads() -> None:
+    torch.manual_seed(0)
+    classifier = SpanClassifier(
+        64, 4, rnn=None, hidden_width=8, depth=1, span_width=64, length_logits=[]
+    )
+    x = torch.randn(1000, 64, requires_grad=True)
+    wanted = request([((i, min(1000, i + n)),) for i in range(1000) for n in (1, 3, 6)])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = [
+            torch.autograd.grad(classifier.eval()(x, [1000], wanted).logits.square().sum(), x)[0]
+            for _ in range(4)
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+
+
+def test_attention_weights_sum_to_one() -> None:
+    torch.manual_seed(0)
+    ahead, back = torch.randn(2, 9, 3)
+    at = torch.tensor([0, 4]), torch.tensor([1, 5])
+    mask = torch.tensor([[True, True, False, False], [True] * 4])
+    # Of outputs that are all the same, any weights that sum to 1 make the same again.
+    same = attend(ahead * 0 + ahead[:1], back * 0 + back[:1], *at, mask)
+    torch.testing.assert_close(same, torch.cat([ahead[:1], back[:1]], 1).expand(2, -1))
+
+
 def test_attention_ignores_padding() -> None:
     torch.manual_seed(0)
     ahead, back = torch.randn(2, 9, 3)

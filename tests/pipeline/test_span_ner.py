@@ -11,8 +11,9 @@ import pytest
 import spacy
 import torch
 from spacy.language import Language
-from spacy.tokens import Doc
+from spacy.tokens import Doc, DocBin
 from spacy.training import Example
+from spacy.training.initialize import init_nlp
 from spacy.util import fix_random_seed
 
 from spacy_mtlner.entities import Entity, Fragments, read_entities, read_fragments, write_entities
@@ -46,6 +47,15 @@ BOUNDARIES = {
 }
 Found = list[tuple[str, Fragments]]
 # Nested entities of one type, of two types, a shared start, and a discontinuous one.
+
+
+@Language.component("mark_all", assigns=["doc.spans"])
+def mark_all(doc: Doc) -> Doc:
+    doc.spans["given"] = [doc[i : i + 1] for i in range(len(doc))]
+    return doc
+
+
+Language.component("mark_all_silently", func=mark_all)
 TRAIN: list[tuple[str, Found]] = [
     ("the king of France slept", [("PER", ((0, 4),)), ("LOC", ((3, 4),))]),
     ("my aunt 's old dog barked", [("PER", ((0, 2),)), ("ANI", ((0, 5),))]),
@@ -236,6 +246,17 @@ def test_number_of_proposals_is_a_setting_of_loading(trained: Language, tmp_path
     assert few == more[: len(doc)] and len(more) == 2 * len(doc)
 
 
+def test_longest_proposal_is_no_setting_of_loading(trained: Language, tmp_path: Path) -> None:
+    trained.to_disk(tmp_path)
+    config = {"components": {"span_ner": {"suggester": {"max_length": 9}}}}
+    loaded = spacy.load(tmp_path, config=config)
+    message = "trained with boundaries of spans of up to 5 tokens, .* max_length = 9"
+    with pytest.raises(ValueError, match=message):
+        loaded("the king of France slept")
+    with pytest.raises(ValueError, match=message):
+        loaded.update(make_examples(loaded))
+
+
 def test_entities_of_several_labels_share_their_candidate() -> None:
     nlp = make_nlp(suggester=NGRAMS, threshold=0.3)
     both = [("LOC", ((0, 1),)), ("PER", ((0, 1),))]
@@ -301,6 +322,50 @@ def test_source_of_the_candidates_is_checked() -> None:
     nlp = make_nlp(suggester=None, candidates_key="given")
     with pytest.raises(ValueError, match=r"no component before it writes doc.spans\['given'\]"):
         nlp.initialize(lambda: make_examples(nlp))
+
+
+@pytest.mark.parametrize("how", ["frozen", "sourced"])
+def test_a_source_that_training_disables_is_found(how: str, tmp_path: Path) -> None:
+    """As `spacy train` does with frozen and sourced components, while it initialises the others."""
+    nlp = make_cascade(["span_ruler"])
+    nlp.initialize(lambda: make_examples(nlp))
+    DocBin(docs=[example.reference for example in make_examples(nlp)]).to_disk(tmp_path / "c.spacy")
+    nlp.to_disk(tmp_path / "before")
+    config = nlp.config.copy()
+    config["paths"] = {
+        "vectors": None,
+        "init_tok2vec": None,
+        "train": str(tmp_path / "c.spacy"),
+        "dev": str(tmp_path / "c.spacy"),
+    }
+    config["initialize"]["components"] = {}
+    if how == "sourced":
+        config["components"]["span_ruler"] = {"source": str(tmp_path / "before")}
+    else:
+        config["training"]["frozen_components"] = ["span_ruler"]
+    made = init_nlp(config)
+    assert get_component(made).is_initialized
+
+
+def test_a_component_that_does_not_tell_its_key_may_be_the_source() -> None:
+    nlp = make_nlp(suggester=None, candidates_key="given")
+    nlp.config["training"]["annotating_components"] = ["mark_all"]
+    nlp.add_pipe("mark_all", first=True)
+    nlp.initialize(lambda: make_examples(nlp))
+    nlp.remove_pipe("mark_all")
+    nlp.add_pipe("mark_all_silently", name="mark_all", first=True)
+    with pytest.raises(ValueError, match=r"must name doc\.spans among what it assigns"):
+        nlp.initialize(lambda: make_examples(nlp))
+
+
+def test_a_suggester_that_reads_other_spans_is_not_counted_before_training(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    preset = {"@misc": "spacy.preset_spans_suggester.v1", "spans_key": "given"}
+    nlp = make_nlp(suggester=preset)
+    with caplog.at_level(logging.INFO, logger="spacy"):
+        nlp.initialize(lambda: make_examples(nlp))
+    assert "not counted yet" in caplog.text
 
 
 def test_docs_without_candidates_are_an_error() -> None:
@@ -388,6 +453,15 @@ def test_without_context_neighbours_do_not_matter() -> None:
     numpy.testing.assert_allclose(tables[1:], tables[:1] * 2, atol=1e-5)
 
 
+def test_a_listener_is_no_embedding() -> None:
+    nlp = spacy.blank("en")
+    nlp.add_pipe("tok2vec", config={"model": CNN})
+    tok2vec = {"@architectures": "spacy.Tok2VecListener.v1", "width": 32}
+    add_spans(nlp, suggester=NGRAMS, model={"context": "none", "rnn": None, "tok2vec": tok2vec})
+    with pytest.raises(ValueError, match="and no listener"):
+        nlp.initialize(lambda: make_examples(nlp))
+
+
 def test_context_is_refused_where_none_is_wanted() -> None:
     nlp = make_nlp(suggester=NGRAMS, model={"context": "none", "rnn": None, "tok2vec": CNN})
     with pytest.raises(ValueError, match="this one sees the tokens beside it"):
@@ -445,6 +519,36 @@ def test_loss_is_weighted_by_sample() -> None:
     assert find_loss(0.0) == 0.0
 
 
+def test_scores_of_prediction_are_refused_by_the_loss(trained: Language) -> None:
+    component = get_component(trained)
+    (example,) = make_examples(trained, TRAIN[:1])
+    inputs = component.make_inputs([example.predicted], is_train=False)
+    scores = component.model.predict(inputs)
+    with pytest.raises(ValueError, match="not of an update"):
+        component.get_loss([example], scores)
+
+
+def test_gold_longer_than_what_was_proposed_is_learned_by_other_suggesters(
+    trained: Language, tmp_path: Path
+) -> None:
+    trained.to_disk(tmp_path)
+    grams = {"components": {"span_ner": {"suggester": {**NGRAMS, "max_size": 7}}}}
+    loaded = spacy.load(tmp_path, config=grams)
+    data: list[tuple[str, Found]] = [("a b c d e f", [("LOC", ((0, 6),))])]
+    optimizer = loaded.resume_training()
+    optimizer.learn_rate = 0.01
+    for _ in range(60):
+        loaded.update(make_examples(loaded, [*data, *TRAIN]), sgd=optimizer)
+    assert loaded.evaluate(make_examples(loaded, [*data, *TRAIN]))["spans_mtlner_f"] == 1.0
+
+
+def test_pipe_with_several_processes(trained: Language) -> None:
+    texts = [text for text, _ in TRAIN] * 2
+    docs = trained.pipe(texts, n_process=2, batch_size=3)
+    for doc, text in zip(docs, texts, strict=True):
+        assert entities_of(doc) == entities_of(trained(text))
+
+
 def test_same_seed_same_weights() -> None:
     def weights() -> list[Any]:
         nlp = make_nlp(negative_ratio=1.0, suggester=NGRAMS)
@@ -485,6 +589,14 @@ def test_candidates_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_advice_where_candidates_are_long_enough(caplog: pytest.LogCaptureFixture) -> None:
+    sizes = {"@misc": "spacy.ngram_suggester.v1", "sizes": [1, 5, 6]}
+    nlp = make_nlp(suggester=sizes)
+    with caplog.at_level(logging.WARNING, logger="spacy"):
+        nlp.initialize(lambda: make_examples(nlp, [*TRAIN, ("a b c d e f g", [])]))
+    assert "found: use spacy_mtlner.boundary_suggester.v1." in caplog.text
+
+
 def test_good_candidates_bring_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     nlp = make_nlp(suggester={**NGRAMS, "max_size": 5})
     with caplog.at_level(logging.INFO, logger="spacy"):
@@ -501,7 +613,7 @@ def test_good_candidates_bring_no_warning(caplog: pytest.LogCaptureFixture) -> N
         ({"typing": True}, "set suggester = null"),
         ({"suggester": None, "candidates_key": "mtlner"}, "must differ from spans_key"),
         ({"threshold": 1.5}, r"threshold must be in \[0, 1\]"),
-        ({"negative_ratio": -1.0}, "negative_ratio must be 0 or more"),
+        ({"negative_ratio": 0.0}, "negative_ratio must be above 0"),
         ({"model": {"context": "all"}}, "'all' is not"),
         ({"model": {"context": "none"}}, "rnn must be null with context = 'none'"),
         ({"model": {"span_width": 5}}, "span_width must be even"),

@@ -39,6 +39,16 @@ def test_spans_outside_their_doc_are_an_error(bounds: tuple[int, int]) -> None:
         suggest_spans(suggester, docs, "x")
 
 
+def test_a_span_that_is_suggested_twice_is_one_candidate() -> None:
+    found = suggest_spans(make_suggester([(0, 2), (1, 2), (0, 2)], [3]), [NLP("a b")], "x")
+    assert [found.fragments(i) for i in range(len(found))] == [((0, 2),), ((1, 2),)]
+
+
+def test_suggester_of_other_docs_is_an_error() -> None:
+    with pytest.raises(ValueError, match="of 1 docs instead of 2"):
+        suggest_spans(make_suggester([(0, 1)], [1]), [NLP("a"), NLP("b")], "x")
+
+
 def test_no_spans() -> None:
     assert len(suggest_spans(make_suggester([], [0, 0]), [NLP("a"), NLP("")], "x")) == 0
     assert get_current_ops() is not None

@@ -2,7 +2,7 @@
 
 import pytest
 import spacy
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 from spacy.training import Example
 
 from spacy_mtlner.entities import Entity, read_entities, read_fragments, write_entities
@@ -36,6 +36,13 @@ def test_predicted_docs_have_the_tokens_of_the_gold() -> None:
     assert [token.text for token in found] == words and found.text == "New York-based"
     assert read_fragments(found, "given") == [entity.fragments for entity in gold]
     assert not found.has_annotation("ENT_IOB") and "mtlner" not in found.spans
+
+
+def test_gold_in_ents() -> None:
+    reference = NLP("Ada met Bob")
+    reference.set_ents([Span(reference, 0, 1, "PER"), Span(reference, 2, 3, "PER")])
+    found = read(Example(NLP.make_doc(reference.text), reference))
+    assert read_fragments(found.predicted, "given") == [((0, 1),), ((2, 3),)]
 
 
 def test_docs_without_gold_have_no_candidates() -> None:
