@@ -189,6 +189,7 @@ def build_seq2seq_v1(
             "type_attention": type_attention,
             "n_names": n_names,
             "window": window,
+            "max_steps": config["max_position_embeddings"] if config else 0,
             "resize_output": _resize_output,
         },
     )
@@ -235,6 +236,7 @@ def _init(model: Model, X: Seq2SeqInputs | None = None, Y: Any = None) -> None:
         return
     bart, tokenizer = _read_bart(name)
     model.attrs["config"] = bart.config.to_diff_dict()
+    model.attrs["max_steps"] = bart.config.max_position_embeddings
     n_positions = bart.config.max_position_embeddings
     if model.attrs["window"] > n_positions - N_ENDS:
         raise ValueError(
