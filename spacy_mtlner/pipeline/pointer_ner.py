@@ -334,7 +334,8 @@ class PointerEntityRecognizer(EntityComponent):
 
         sgd (Optimizer): The optimizer.
         """
-        self._texts.forget()  # With annotating_components it was filled since the update.
+        # With annotating_components they were encoded since the update.
+        self._texts.forget(is_encoder_alone=True)
         super().finish_update(sgd)
 
     def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> "PointerEntityRecognizer":

@@ -394,7 +394,8 @@ class Seq2SeqEntityRecognizer(EntityComponent):
         return found
 
     def _make_names(self, nlp: Language) -> list[Doc]:
-        return [nlp.make_doc(name)[:NAME_LENGTH].as_doc() for _, name, _ in self._list_names()]
+        docs = [nlp.make_doc(name) for _, name, _ in self._list_names()]
+        return [doc if len(doc) <= NAME_LENGTH else doc[:NAME_LENGTH].as_doc() for doc in docs]
 
     def _read_names(self, vocab: Vocab, *, is_train: bool) -> KnownNames | None:
         if not self.model.attrs["type_attention"]:
@@ -415,7 +416,8 @@ class Seq2SeqEntityRecognizer(EntityComponent):
 
         sgd (Optimizer): The optimizer.
         """
-        self._names.forget()  # With annotating_components it was filled since the update.
+        # With annotating_components they were encoded since the update.
+        self._names.forget(is_encoder_alone=True)
         super().finish_update(sgd)
 
     def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> "Seq2SeqEntityRecognizer":

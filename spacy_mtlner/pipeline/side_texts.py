@@ -64,10 +64,14 @@ class SideTexts:
         self._encoded_by = PipelineRef(None)
         self._encoder: tuple[Any, Any] = (None, None)
 
-    def forget(self) -> None:
-        """Have the texts read and encoded again when they are needed next."""
-        self._docs = None
+    def forget(self, *, is_encoder_alone: bool = False) -> None:
+        """Have the texts encoded again when they are needed next.
+
+        is_encoder_alone (bool): Whether the encoder alone has changed, and not the texts.
+        """
         self._encoded = None
+        if not is_encoder_alone:
+            self._docs = None
 
     def docs(self, vocab: Vocab) -> list[Doc]:
         """Make the texts' docs, or take those that are kept.
@@ -93,7 +97,7 @@ class SideTexts:
         encoder = (tok2vec, getattr(_find_listener(tok2vec), "_outputs", None))
         is_same = all(a is b for a, b in zip(encoder, self._encoder, strict=True))
         if self._encoded is None or self._encoded_by() is not nlp or not is_same:
-            self._encoded = self._make_encoder(nlp).predict()
+            self._encoded = self._make_encoder(nlp, vocab).predict()
             self._encoded_by, self._encoder = PipelineRef(nlp), encoder
         return self._encoded
 
@@ -105,10 +109,10 @@ class SideTexts:
             callback that takes their gradient to the encoder.
         """
         self._encoded = None
-        return self._make_encoder(self.find_pipeline(vocab)).begin_update()
+        return self._make_encoder(self.find_pipeline(vocab), vocab).begin_update()
 
-    def _make_encoder(self, nlp: Language) -> "SideTextEncoder":
-        docs = self.make_docs(nlp)
+    def _make_encoder(self, nlp: Language, vocab: Vocab) -> "SideTextEncoder":
+        docs = self.docs(vocab)
         return SideTextEncoder(nlp, self.component, docs, what=self.what, remedy=self.remedy)
 
     def find_pipeline(self, vocab: Vocab) -> Language:
