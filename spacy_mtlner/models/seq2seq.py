@@ -322,7 +322,7 @@ def _to_batch(
         )
     if names is not None:
         ids = None
-        sizes = numpy.array(name_lengths)
+        sizes = numpy.array(name_lengths, dtype=numpy.int64)
         if model.attrs["tokenizer"] is not None:
             found, counts = encode(names.docs, list(map(len, names.docs)), limit)
             owners = numpy.repeat(numpy.arange(len(names.docs)), list(map(len, names.docs)))
