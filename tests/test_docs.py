@@ -14,7 +14,12 @@ from spacy_mtlner.formats.detect import detect_format
 from spacy_mtlner.models.crf_tagger import build_crf_tagger_v1
 from spacy_mtlner.models.encoders import build_character_embed_v1, build_transformer_encoder_v1
 from spacy_mtlner.models.multitask_crf import build_multitask_crf_v1
-from spacy_mtlner.pipeline import crf_ner, multitask_crf_ner  # noqa: F401  (registers factories)
+from spacy_mtlner.models.seq2seq import build_seq2seq_v1
+from spacy_mtlner.pipeline import (  # noqa: F401  (registers factories)
+    crf_ner,
+    multitask_crf_ner,
+    seq2seq_ner,
+)
 from spacy_mtlner.training.task_corpora import make_task_corpora
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +28,7 @@ BUILDERS = {
     "spacy_mtlner.CharacterEmbed.v1": ("crf_ner", build_character_embed_v1),
     "spacy_mtlner.TransformerEncoder.v1": ("crf_ner", build_transformer_encoder_v1),
     "spacy_mtlner.MultiTaskCRF.v1": ("multitask_crf_ner", build_multitask_crf_v1),
+    "spacy_mtlner.Seq2Seq.v1": ("seq2seq_ner", build_seq2seq_v1),
     "spacy_mtlner.TaskCorpora.v1": ("multitask_crf_ner", make_task_corpora),
 }
 
@@ -49,7 +55,7 @@ def test_settings_of_functions(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("factory", ["crf_ner", "multitask_crf_ner"])
+@pytest.mark.parametrize("factory", ["crf_ner", "multitask_crf_ner", "seq2seq_ner"])
 def test_settings_of_factories(factory: str) -> None:
     defaults = dict(Language.get_factory_meta(factory).default_config)
     for name, section in {"model": "@architectures", "scorer": "@scorers"}.items():

@@ -15,10 +15,10 @@ from spacy.tokens import Doc, DocBin
 from spacy.training import Example
 from spacy.util import fix_random_seed
 
-from spacy_mtlner.codecs.sequence import encode_sequences
+from spacy_mtlner.codecs.sequence import encode_sequences, list_allowed
 from spacy_mtlner.entities import Entity, Fragments, read_entities, write_entities
 from spacy_mtlner.models.torch_layer import get_module_shim
-from spacy_mtlner.nn.seq2seq import Seq2Seq, Seq2SeqScores
+from spacy_mtlner.nn.seq2seq import Seq2Seq
 from spacy_mtlner.pipeline.gold import UNKNOWN, WEIGHT
 from spacy_mtlner.pipeline.knowledge import Knowledge, write_knowledge
 from spacy_mtlner.pipeline.seq2seq_ner import Seq2SeqEntityRecognizer
@@ -202,15 +202,12 @@ def _tokens(fragments: Fragments) -> Iterable[int]:
 
 
 def test_overfits_by_relations(trained: Language) -> None:
-    """But for what is ambiguous: two ways from "left" to "up", which cross at "swelled"."""
+    """Also the two ways from "left" to "up", which fork and meet."""
     nlp = copy_of(trained)
     component_of(nlp).decoder = "relations"
+    assert_knows_the_texts(nlp)
     for text, gold in TRAIN:
-        found = keys_of(nlp(text))
-        if text.startswith("left"):
-            assert set(found) >= set(gold)
-        else:
-            assert found == sorted(gold, key=lambda e: ([*_tokens(e[1])], e[0]))
+        assert keys_of(nlp(text)) == sorted(gold, key=lambda e: ([*_tokens(e[1])], e[0]))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +235,11 @@ def test_saves_and_loads(trained: Language, way: str, tmp_path: Path) -> None:
         loaded.from_bytes(nlp.to_bytes())
     else:
         loaded = copy_of(nlp)
-    assert component_of(loaded).cfg == component_of(nlp).cfg
+    cfg = component_of(nlp).cfg
+    assert component_of(loaded).cfg == {
+        name: pytest.approx(value) if isinstance(value, float) else value
+        for name, value in cfg.items()
+    }
     assert component_of(loaded).knowledge == component_of(nlp).knowledge != {}
     assert_predicts_the_same(loaded, nlp)
 
@@ -580,13 +581,9 @@ def test_score_is_the_probability_of_the_entitys_symbols(trained: Language) -> N
         examples.append(Example(nlp.make_doc(text), reference))
         golds = component.read_golds(examples[-1:])
         scores = component.model.predict(component.make_training_inputs(examples[-1:], golds))
-        leaves = Seq2SeqScores(*scores)
-        del leaves
         entities = read_entities(doc)
         assert entities
         place = 0
-        from spacy_mtlner.codecs.sequence import list_allowed
-
         allowed = list_allowed(golds.symbols, golds.windows, 5)[0]
         logits = scores.steps.masked_fill(~torch.from_numpy(allowed), -torch.inf)
         found = logits.softmax(1)[torch.arange(len(logits)), torch.from_numpy(golds.symbols[0])]
@@ -822,7 +819,7 @@ def make_bart_pipeline(folder: str, steps: int = 150, **config: Any) -> Language
 def test_bart_overfits_and_needs_nothing_else(
     tmp_path: Path, tiny_bart: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The saved pipeline holds weights and tokenizer: its folder may go, and the network as well."""
+    """The saved pipeline holds weights and tokenizer: neither folder nor network are needed."""
     folder = tiny_bart(tmp_path)
     nlp = make_bart_pipeline(folder)
     assert_knows_the_texts(nlp)
