@@ -105,7 +105,7 @@ class PairClassifier(nn.Module):
         RETURNS (PairScores): The relations.
         """
         n_rows, length, _ = x.shape
-        x = self.reduce(x)
+        x = self.dropout(self.reduce(x))  # Cheaper than of n^2 pairs.
         width = x.shape[2]
         places = torch.arange(length, device=x.device)
         buckets = bucket_distances(places[None, :] - places[:, None])  # (length, length)
@@ -141,7 +141,7 @@ class PairClassifier(nn.Module):
         pairs = self.hidden(self.norm(x[:, some], x)) + self.distances(buckets)
         pairs = nn.functional.gelu(pairs)  # (n_rows, n_some, length, width)
         if with_cells:
-            cells = self.classes(self.dropout(pairs))
+            cells = self.classes(pairs)
         else:
             cells = x.new_zeros((*pairs.shape[:2], 0, self.classes.out_features))
         if self.convolution is None or not with_tokens:

@@ -242,6 +242,8 @@ def test_types_are_the_weighted_sum_of_known_entities() -> None:
 def test_dropout_reaches_bart() -> None:
     module = make_module().train()
     batch = make_batch([4], symbols=make_symbols([4]))
+    assert module.pairs is not None
+    module.pairs.dropout.p = 0.0
     module.set_dropout_rate(0.0)
     one, other = module(batch).steps, module(batch).steps
     assert torch.equal(one, other)
