@@ -39,13 +39,17 @@ def _read_name(doc: Doc, entity: Entity) -> str:
 
 
 def select_frequent(names: Mapping[str, float], n: int) -> list[tuple[str, float]]:
-    """Select the most frequent names, those of equal frequency in alphabetical order.
+    """Select the most frequent names, those of equal frequency in alphabetical order; blank ones
+    and those that never occur are left out.
 
     names (Mapping[str, float]): Names and frequencies.
     n (int): How many, at most.
     RETURNS (list[tuple[str, float]]): The names and frequencies.
     """
-    return sorted(names.items(), key=lambda item: (-item[1], item[0]))[:n]
+    kept = [
+        (name, frequency) for name, frequency in names.items() if name.strip() and frequency > 0
+    ]
+    return sorted(kept, key=lambda item: (-item[1], item[0]))[:n]
 
 
 def read_kb(kb: KnowledgeBase, types: Mapping[str, str]) -> Knowledge:
