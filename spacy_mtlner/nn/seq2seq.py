@@ -19,6 +19,7 @@ from spacy_mtlner.nn.attention import IMPLEMENTATION, ExtraKeys, ExtraStates, us
 from spacy_mtlner.nn.generation import generate
 from spacy_mtlner.nn.ragged import RowGroup, group_rows
 from spacy_mtlner.nn.relations import PairClassifier
+from spacy_mtlner.nn.transformer import sinusoidal_positions
 
 FREE_SYMBOLS = 8  # Symbols that any window may have, however short.
 
@@ -160,6 +161,12 @@ class Seq2Seq(nn.Module):
         self.bart.config._attn_implementation = IMPLEMENTATION
         size: int = self.bart.config.d_model
         self.project = None if is_pretrained else nn.Linear(width, size)
+        if not is_pretrained:  # From sinusoids, shifts by some places are learned much faster.
+            for part in (self.bart.encoder, self.bart.decoder):
+                weights = part.embed_positions.weight
+                positions = sinusoidal_positions(torch.arange(len(weights)), size)
+                with torch.no_grad():
+                    weights.copy_(positions[:, :size])
         self.context = nn.Linear(size, size)
         if is_pretrained:  # The decoder first sees the inputs that it knows.
             nn.init.zeros_(self.context.weight)

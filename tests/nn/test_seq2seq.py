@@ -289,3 +289,14 @@ def test_limit_of_positions() -> None:
         module.types.weight[1:] = 0
         scores = module(make_batch([40], beam_width=1))
     assert scores.symbols.shape[1] <= BART["max_position_embeddings"]
+
+
+def test_positions_begin_as_sinusoids() -> None:
+    """Of a BART that is trained from scratch; those of another one stay what they are."""
+    positions = make_module().bart.encoder.embed_positions.weight.detach()
+    products = positions @ positions.T
+    # The same distance is the same similarity.
+    torch.testing.assert_close(products[3, 5], products[10, 12], rtol=1e-4, atol=1e-4)
+    positions = make_module(is_pretrained=True).bart.decoder.embed_positions.weight.detach()
+    products = positions @ positions.T
+    assert abs(float(products[3, 5] - products[10, 12])) > 1e-3
