@@ -21,6 +21,7 @@ from spacy_mtlner.models.crf_tagger import build_crf_tagger_v1
 from spacy_mtlner.models.encoders import build_character_embed_v1, build_transformer_encoder_v1
 from spacy_mtlner.models.multitask_crf import build_multitask_crf_v1
 from spacy_mtlner.models.pointer_tagger import build_pointer_tagger_v1
+from spacy_mtlner.models.seq2seq import build_seq2seq_v1
 from spacy_mtlner.models.span_classifier import build_span_classifier_v1
 from spacy_mtlner.training.task_corpora import make_task_corpora
 
@@ -32,6 +33,7 @@ BUILDERS = {
     "spacy_mtlner.MultiTaskCRF.v1": ("multitask_crf_ner", build_multitask_crf_v1),
     "spacy_mtlner.PointerTagger.v1": ("pointer_ner", build_pointer_tagger_v1),
     "spacy_mtlner.SpanClassifier.v1": ("span_ner", build_span_classifier_v1),
+    "spacy_mtlner.Seq2Seq.v1": ("seq2seq_ner", build_seq2seq_v1),
     "spacy_mtlner.TaskCorpora.v1": ("multitask_crf_ner", make_task_corpora),
 }
 
@@ -58,7 +60,9 @@ def test_settings_of_functions(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("factory", ["crf_ner", "multitask_crf_ner", "pointer_ner", "span_ner"])
+@pytest.mark.parametrize(
+    "factory", ["crf_ner", "multitask_crf_ner", "pointer_ner", "seq2seq_ner", "span_ner"]
+)
 def test_settings_of_factories(factory: str) -> None:
     import_module(f"spacy_mtlner.pipeline.{factory}")  # Registers it.
     defaults = dict(Language.get_factory_meta(factory).default_config)

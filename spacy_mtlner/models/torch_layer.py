@@ -8,7 +8,7 @@ not switch the module between training and evaluation mode, so that several thre
 import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import srsly
 import torch
@@ -29,6 +29,19 @@ from spacy_mtlner.nn.resize import copy_first_outputs
 
 Rows = list[Floats2d]
 Scores = TypeVar("Scores", bound=tuple[Tensor, ...])
+
+
+@runtime_checkable
+class HasDropoutRate(Protocol):
+    """A module with dropout that is no module of its own."""
+
+    def set_dropout_rate(self, rate: float) -> None:
+        """Set the rate.
+
+        rate (float): The rate.
+        """
+        ...
+
 
 # A forked process hangs in torch if its parent used several threads before.
 _n_threads = 1
@@ -192,13 +205,18 @@ def get_module_shim(model: Model) -> TorchShim:
     return cast(TorchShim, model.shims[0])
 
 
-def _set_dropout(model: Model) -> None:
-    """Bring the layer's dropout rate, which thinc sets by its attribute, to the module."""
+def set_module_dropout(model: Model) -> None:
+    """Bring a layer's dropout rate, which thinc sets by its attribute, to its module.
+
+    model (Model): The layer.
+    """
     name = "dropout_rate" if "dropout_rate" in model.attrs else "fixed_dropout_rate"
     rate = float(model.attrs[name])
     for module in get_module_shim(model).module.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate
+        elif isinstance(module, HasDropoutRate):
+            module.set_dropout_rate(rate)
 
 
 def rows_to_torch(
@@ -213,10 +231,10 @@ def rows_to_torch(
         and the callback from torch's gradients to the rows'.
     """
     if is_train:
-        _set_dropout(model)
+        set_module_dropout(model)
     lengths = [len(row) for row in rows]
     # Concatenation copies: torch never works on memory that other listeners read.
-    flat = _flatten(model, rows, model.maybe_get_dim("nI") or 0)
+    flat = flatten_rows(model, rows, model.maybe_get_dim("nI") or 0)
     device = get_module_shim(model).device
     x = xp2torch(flat, requires_grad=is_train, device=device)
 
@@ -224,7 +242,7 @@ def rows_to_torch(
         d_x = d_inputs.args[0]
         if d_x is None:  # No score depends on the vectors.
             d_x = torch.zeros_like(x)
-        return _split(cast(Floats2d, torch2xp(d_x)), lengths)
+        return split_rows(cast(Floats2d, torch2xp(d_x)), lengths)
 
     return ArgsKwargs(args=(x, lengths), kwargs={}), backprop
 
@@ -242,10 +260,10 @@ def torch_to_rows(
     rows, y = inputs_outputs
 
     def backprop(d_rows: Rows) -> ArgsKwargs:
-        d_y = xp2torch(_flatten(model, d_rows, y.shape[1]), device=y.device)
+        d_y = xp2torch(flatten_rows(model, d_rows, y.shape[1]), device=y.device)
         return ArgsKwargs(args=((y,),), kwargs={"grad_tensors": (d_y,)})
 
-    return _split(cast(Floats2d, torch2xp(y.detach())), [len(row) for row in rows]), backprop
+    return split_rows(cast(Floats2d, torch2xp(y.detach())), [len(row) for row in rows]), backprop
 
 
 def detach_scores(
@@ -270,12 +288,25 @@ def detach_scores(
     return make(*(score.detach() for score in scores)), backprop
 
 
-def _flatten(model: Model, rows: Rows, width: int) -> Floats2d:
+def flatten_rows(model: Model, rows: Rows, width: int) -> Floats2d:
+    """Concatenate rows; the result is no memory that others read.
+
+    model (Model): The layer, which knows where arrays are.
+    rows (Rows): The rows, (length, width) each; an empty one may have width 0.
+    width (int): The width if all rows are empty.
+    RETURNS (Floats2d): Shape (n_tokens, width).
+    """
     filled = [row for row in rows if len(row)]
     return model.ops.xp.concatenate(filled) if filled else model.ops.alloc2f(0, width)
 
 
-def _split(flat: Floats2d, lengths: Sequence[int]) -> Rows:
+def split_rows(flat: Floats2d, lengths: Sequence[int]) -> Rows:
+    """Undo `flatten_rows`.
+
+    flat (Floats2d): Shape (n_tokens, width).
+    lengths (Sequence[int]): The rows' lengths.
+    RETURNS (Rows): The rows.
+    """
     ends = [0]
     for length in lengths:
         ends.append(ends[-1] + length)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, logsigmoid
 from torch.utils.checkpoint import checkpoint
 
+from spacy_mtlner.codecs.relations import N_RELATIONS
 from spacy_mtlner.nn.crf import crf_log_likelihood
 from spacy_mtlner.nn.pointer import (
     SPAN_CHUNK,
@@ -18,6 +19,7 @@ from spacy_mtlner.nn.pointer import (
     span_logits,
 )
 from spacy_mtlner.nn.ragged import group_rows
+from spacy_mtlner.nn.seq2seq import Seq2SeqScores
 from spacy_mtlner.nn.span import SpanScores
 from spacy_mtlner.nn.tagger import CRFScores
 
@@ -232,3 +234,77 @@ def span_loss(
     is_known = n_unknown[firsts + offsets + 1] == n_unknown[firsts]
     losses = binary_cross_entropy_with_logits(logits, is_entity, reduction="none")
     return loss + (losses * is_known * token_weights[firsts]).sum()
+
+
+def focal_loss(logits: Tensor, classes: Tensor, alpha: float, tau: float) -> Tensor:
+    """Focal loss, -alpha (1 - p)^tau log p, of the probability p of each gold class (eq. 5 of
+    "Multi-task Transformer with Relation-attention and Type-attention").
+
+    logits (Tensor): Shape (n, n_classes).
+    classes (Tensor): The gold, shape (n,), int64.
+    alpha (float): Factor of the loss.
+    tau (float): How much less classes count that are predicted well; at 0 it is the cross-entropy.
+    RETURNS (Tensor): The losses, shape (n,).
+    """
+    log_p = log_softmax(logits, dim=1).gather(1, classes[:, None])[:, 0]
+    if tau == 0:
+        return -alpha * log_p
+    # Below 1, the power has no gradient at 0.
+    missing = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)
+    return -alpha * missing**tau * log_p
+
+
+class Seq2SeqGold(NamedTuple):
+    """Targets of the sequences' steps and of the grids of token pairs of a batch of windows.
+
+    symbols (Tensor): The gold symbol of each step, shape (n_steps,), int64.
+    allowed (Tensor): Whether a symbol could come there in any valid sequence, shape (n_steps,
+        n_symbols), bool.
+    step_weights (Tensor): Shape (n_steps,).
+    classes (Tensor): The relation in each cell, shape (n_cells,), int64; empty without relations,
+        like all that follows.
+    cell_weights (Tensor): Shape (n_cells,).
+    pairs (Tensor): The cells of begin and end of an entity, shape (n_pairs,), int64.
+    types (Tensor): Whether it is one of each type, shape (n_pairs, n_types).
+    """
+
+    symbols: Tensor
+    allowed: Tensor
+    step_weights: Tensor
+    classes: Tensor
+    cell_weights: Tensor
+    pairs: Tensor
+    types: Tensor
+
+
+def seq2seq_loss(
+    scores: Seq2SeqScores,
+    gold: Seq2SeqGold,
+    *,
+    relation_weight: float,
+    alpha: float,
+    tau: float,
+) -> Tensor:
+    """Joint loss of generation and relations: L_entity + w L_relation (eq. 13 of "Multi-task
+    Transformer with Relation-attention and Type-attention").
+
+    L_entity is the negative log-likelihood of the gold sequences (eq. 12), among valid ones alone:
+    what could not come anyhow needs no learning. L_relation is the sum of the cells' focal losses
+    and of the binary cross-entropy of the types of each gold begin and end. Both are weighted sums.
+
+    scores (Seq2SeqScores): The scores.
+    gold (Seq2SeqGold): The targets.
+    relation_weight (float): w.
+    alpha (float): Factor of the focal loss.
+    tau (float): Its exponent.
+    RETURNS (Tensor): The batch's loss, a scalar.
+    """
+    logits = scores.steps.masked_fill(~gold.allowed, -torch.inf)
+    log_p = log_softmax(logits, dim=1).gather(1, gold.symbols[:, None])[:, 0]
+    loss = -(gold.step_weights @ log_p)
+    if relation_weight == 0 or len(gold.classes) == 0:
+        return loss
+    relations, types = scores.cells[:, :N_RELATIONS], scores.cells[gold.pairs, N_RELATIONS:]
+    cells = gold.cell_weights @ focal_loss(relations, gold.classes, alpha, tau)
+    losses = binary_cross_entropy_with_logits(types, gold.types, reduction="none")
+    return loss + relation_weight * (cells + gold.cell_weights[gold.pairs] @ losses.sum(1))

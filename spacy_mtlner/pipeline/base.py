@@ -233,10 +233,11 @@ class EntityComponent(TrainablePipe):
         """
         return docs
 
-    def make_training_inputs(self, examples: Sequence[Example]) -> Any:
+    def make_training_inputs(self, examples: Sequence[Example], golds: Any) -> Any:
         """Make the model's input for an update.
 
         examples (Sequence[Example]): The examples.
+        golds (Any): Their gold, as `read_golds` returns it.
         RETURNS (Any): The input.
         """
         return self.make_inputs([example.predicted for example in examples], is_train=True)
@@ -386,8 +387,9 @@ class EntityComponent(TrainablePipe):
             return losses
         self._require_initialized()
         set_dropout_rate(self.model, drop)
-        scores, backprop = self.model.begin_update(self.make_training_inputs(examples))
-        loss, d_scores = self.get_loss(examples, scores)
+        golds = self.read_golds(examples)
+        scores, backprop = self.model.begin_update(self.make_training_inputs(examples, golds))
+        loss, d_scores = self._get_loss(golds, examples, scores)
         backprop(d_scores)
         if sgd:  # `spacy train` passes False.
             self.finish_update(sgd)
@@ -403,7 +405,9 @@ class EntityComponent(TrainablePipe):
         RAISES (ValueError): If the loss is not finite, or a gold label is unknown.
         """
         examples = list(examples)
-        golds = self.read_golds(examples)
+        return self._get_loss(self.read_golds(examples), examples, scores)
+
+    def _get_loss(self, golds: Any, examples: list[Example], scores: Any) -> tuple[float, Any]:
         leaves = type(scores)(
             *(score.detach().requires_grad_(score.is_floating_point()) for score in scores)
         )
@@ -465,7 +469,7 @@ class EntityComponent(TrainablePipe):
             warnings.warn(
                 f"{self.name} learns nothing from a batch: it reads gold from doc.{source}, as "
                 f"decided at initialization, but these docs are annotated in doc.{other} alone.",
-                stacklevel=5,
+                stacklevel=4,
             )
 
     def compute_loss(self, golds: Any, lengths: Sequence[int], scores: Any) -> Tensor:
@@ -478,13 +482,20 @@ class EntityComponent(TrainablePipe):
         """
         raise NotImplementedError
 
+    @property
+    def encoder_prefix(self) -> str | None:
+        """RETURNS (Optional[str]): Prefix of the names of the head's weights that learn like the
+        encoder's, if there are such.
+        """
+        return None
+
     def finish_update(self, sgd: Optimizer) -> None:
         """Change the weights by their gradients, the head's at its own learning rate.
 
         sgd (Optimizer): The optimizer.
         """
         encoder = {node.id for node in self.model.get_ref("tok2vec").walk()}
-        head_sgd = _ScaledOptimizer(sgd, self.cfg["learn_rate_factor"])
+        head_sgd = _ScaledOptimizer(sgd, self.cfg["learn_rate_factor"], self.encoder_prefix)
         for node in self.model.walk():
             optimizer = sgd if node.id in encoder else head_sgd
             for shim in node.shims:
@@ -570,14 +581,17 @@ def classify_spans(
 
 
 class _ScaledOptimizer:
-    """An optimizer at a multiple of its learning rate."""
+    """An optimizer at a multiple of its learning rate, but for weights of some prefix."""
 
-    def __init__(self, optimizer: Optimizer, factor: float) -> None:
+    def __init__(self, optimizer: Optimizer, factor: float, prefix: str | None) -> None:
         self.optimizer = optimizer
         self.factor = factor
+        self.prefix = prefix
 
     def __call__(self, key: Any, weights: Any, gradient: Any) -> tuple[Any, Any]:
-        return self.optimizer(key, weights, gradient, lr_scale=self.factor)
+        is_encoder = self.prefix is not None and key[1].startswith(self.prefix)
+        scale = 1.0 if is_encoder else self.factor
+        return self.optimizer(key, weights, gradient, lr_scale=scale)
 
 
 def reads_in_passes(nlp: Language) -> bool:

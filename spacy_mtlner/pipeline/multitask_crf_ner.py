@@ -299,10 +299,11 @@ class MultiTaskEntityRecognizer(TaggingComponent):
         is_wanted = numpy.array([key in tasks for key in self.keys])
         return TaskInputs(docs, numpy.repeat(is_wanted[:, None], len(docs), axis=1))
 
-    def make_training_inputs(self, examples: Sequence[Example]) -> TaskInputs:
+    def make_training_inputs(self, examples: Sequence[Example], golds: Any) -> TaskInputs:
         """Make the model's input for an update: each doc for the tasks it is annotated for.
 
         examples (Sequence[Example]): The examples.
+        golds (Any): Not used: what they are annotated for is enough.
         RETURNS (TaskInputs): The input.
         """
         wanted = [[key in eg.reference.spans for eg in examples] for key in self.keys]

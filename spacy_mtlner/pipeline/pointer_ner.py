@@ -5,10 +5,7 @@ Network" (MTL-NER): pointers for every type, and each token classified by its si
 descriptions of the types, which the same encoder reads.
 """
 
-import gc
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,17 +14,14 @@ import srsly
 import torch
 from numpy.typing import NDArray
 from spacy.language import Language
-from spacy.pipeline import Tok2Vec
 from spacy.tokens import Doc
 from spacy.training import Example
-from spacy.vocab import Vocab
 from thinc.api import Model, Optimizer
 from torch import Tensor
 
 from spacy_mtlner.codecs.pointers import encode_pointers
 from spacy_mtlner.entities import DEFAULT_KEY, Entity
 from spacy_mtlner.models.pointer_tagger import PointerInputs
-from spacy_mtlner.models.torch_layer import Rows
 from spacy_mtlner.nn.losses import PointerGold, pointer_loss
 from spacy_mtlner.nn.pointer import (
     SPAN_CHUNK,
@@ -44,6 +38,7 @@ from spacy_mtlner.pipeline.base import (
     weigh_rows,
 )
 from spacy_mtlner.pipeline.gold import Gold, GoldReport, GoldSource, known_tokens
+from spacy_mtlner.pipeline.side_texts import SideTexts
 
 Matching = Literal["spans", "nearest"]
 OUTSIDE = "O"  # The description of what is no entity.
@@ -177,11 +172,13 @@ class PointerEntityRecognizer(EntityComponent):
             descriptions={},
             untrained=[],
         )
-        self._nlp = _PipelineRef(nlp)
-        self._vocab = nlp.vocab  # Of the docs for which the pipeline was found.
-        self._encoded: Rows | None = None
-        self._encoded_by = _PipelineRef(None)
-        self._encoder: tuple[Any, Any] = (None, None)
+        self._texts = SideTexts(
+            nlp,
+            self,
+            self._make_descriptions,
+            what="descriptions",
+            remedy="set beta = 1 to do without descriptions",
+        )
         model.attrs["described"] = beta != 1
 
     @property
@@ -221,7 +218,7 @@ class PointerEntityRecognizer(EntityComponent):
             )
         if self.is_initialized:
             self._check_descriptions(found)
-        self._encoded = None
+        self._texts.forget()
         self.cfg["descriptions"] = dict(found)
 
     def add_type(self, label: str, description: str) -> None:
@@ -243,7 +240,7 @@ class PointerEntityRecognizer(EntityComponent):
         except ValueError:
             self.cfg["descriptions"] = known
             raise
-        self._encoded = None
+        self._texts.forget()
         if is_new and self.is_initialized:
             self.cfg["untrained"].append(label)
 
@@ -308,7 +305,7 @@ class PointerEntityRecognizer(EntityComponent):
         report (GoldReport): What the training data hold.
         """
         self._check_descriptions(self.cfg["descriptions"])
-        self._encoded = None
+        self._texts.forget()
         self.cfg["untrained"] = []
         self.model.initialize(X=PointerInputs(sample, []))
 
@@ -330,48 +327,24 @@ class PointerEntityRecognizer(EntityComponent):
         """
         if not self._is_described:
             return PointerInputs(docs, [])
-        nlp = self._find_pipeline(docs[0].vocab)
+        vocab = docs[0].vocab
         if is_train:
-            self._encoded = None
-            return PointerInputs(docs, *_DescriptionEncoder(nlp, self).begin_update())
-        # Another pipeline, or another encoder in place of a listener, reads them otherwise; and one
-        # that another component trains, which feeds all its listeners at each update.
-        tok2vec = self.model.get_ref("tok2vec")
-        encoder = (tok2vec, getattr(_find_listener(tok2vec), "_outputs", None))
-        is_same = all(a is b for a, b in zip(encoder, self._encoder, strict=True))
-        if self._encoded is None or self._encoded_by() is not nlp or not is_same:
-            self._encoded = _DescriptionEncoder(nlp, self).predict()
-            self._encoded_by, self._encoder = _PipelineRef(nlp), encoder
-        return PointerInputs(docs, self._encoded)
+            return PointerInputs(docs, *self._texts.begin_update(vocab))
+        return PointerInputs(docs, self._texts.predict(vocab))
+
+    def _make_descriptions(self, nlp: Language) -> list[Doc]:
+        length = self.model.attrs["description_length"]
+        texts = self.cfg["descriptions"]
+        return [nlp.make_doc(texts[name])[:length].as_doc() for name in (*self.labels, OUTSIDE)]
 
     def finish_update(self, sgd: Optimizer) -> None:
         """Change the weights by their gradients, the head's at its own learning rate.
 
         sgd (Optimizer): The optimizer.
         """
-        self._encoded = None  # With annotating_components it was filled since the update.
+        # With annotating_components they were encoded since the update.
+        self._texts.forget(is_encoder_alone=True)
         super().finish_update(sgd)
-
-    def _find_pipeline(self, vocab: Vocab) -> Language:
-        """The pipeline that the component is in; of several, the one of the docs' vocab."""
-        nlp = self._nlp()
-        if (
-            nlp is None
-            or not self._is_in(nlp)
-            or (nlp.vocab is not vocab and self._vocab is not vocab)
-        ):
-            # A component that was added with `source=` is not told so.
-            languages = [o for o in gc.get_objects() if issubclass(type(o), Language)]
-            found = sorted(filter(self._is_in, languages), key=lambda o: o.vocab is not vocab)
-            if not found:
-                message = "is in no pipeline, whose tokenizer its descriptions need."
-                raise ValueError(f"{self.name} {message}")
-            nlp = found[0]
-            self._nlp, self._vocab = _PipelineRef(nlp), vocab
-        return nlp
-
-    def _is_in(self, nlp: Language) -> bool:
-        return any(pipe is self for _, pipe in nlp.components)
 
     def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> "PointerEntityRecognizer":
         """Load the component.
@@ -380,7 +353,7 @@ class PointerEntityRecognizer(EntityComponent):
         exclude (Iterable[str]): What not to load.
         RETURNS (PointerEntityRecognizer): Itself.
         """
-        self._encoded = None
+        self._texts.forget()
         super().from_disk(path, exclude=exclude)
         return self
 
@@ -391,7 +364,7 @@ class PointerEntityRecognizer(EntityComponent):
         exclude (Iterable[str]): What not to load.
         RETURNS (PointerEntityRecognizer): Itself.
         """
-        self._encoded = None
+        self._texts.forget()
         super().from_bytes(bytes_data, exclude=exclude)
         return self
 
@@ -587,120 +560,3 @@ class PointerEntityRecognizer(EntityComponent):
             positive_weight=self.cfg["positive_weight"],
             match_spans=self.cfg["matching"] == "spans" and beta != 0,
         )
-
-
-class _PipelineRef:
-    """A weak reference to a pipeline that can be pickled."""
-
-    def __init__(self, nlp: Language | None) -> None:
-        self._ref = weakref.ref(nlp) if nlp is not None else None
-
-    def __call__(self) -> Language | None:
-        return self._ref() if self._ref is not None else None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _PipelineRef, (self(),)
-
-
-def _find_listener(tok2vec: Model) -> Any:
-    """A listener's class, and that of its upstream component, depend on their package."""
-    return next((node for node in tok2vec.walk() if hasattr(node, "receive")), None)
-
-
-class _DescriptionEncoder:
-    """Has a component's encoder read the descriptions, wherever in the pipeline it is."""
-
-    def __init__(self, nlp: Language, component: PointerEntityRecognizer) -> None:
-        self.name = component.name
-        self.tok2vec = component.model.get_ref("tok2vec")
-        length = component.model.attrs["description_length"]
-        texts = component.descriptions
-        names = (*component.labels, OUTSIDE)
-        self.docs = [nlp.make_doc(texts[name])[:length].as_doc() for name in names]
-        self.listener = _find_listener(self.tok2vec)
-        self.upstream: Any = None
-        if self.listener is not None:
-            self.upstream = self._find_upstream(nlp, component)
-
-    def _find_upstream(self, nlp: Language, component: PointerEntityRecognizer) -> Any:
-        pipe: Any
-        for _, pipe in nlp.components:
-            if pipe is component:
-                break
-            if not hasattr(pipe, "listener_map"):
-                continue
-            is_linked = any(x is self.listener for x in pipe.listener_map.get(self.name, ()))
-            if not is_linked:  # spaCy links only components that are enabled at that time.
-                pipe.find_listeners(component)
-                if not pipe.remove_listener(self.listener, self.name):
-                    continue
-            return pipe
-        raise ValueError(
-            f"{self.name} listens to {self.listener.upstream_name!r}, but no component of the "
-            f"pipeline feeds it: put a tok2vec or transformer component of that name before it."
-        )
-
-    def predict(self) -> Rows:
-        """The descriptions' vectors."""
-        if self.upstream is not None:
-            for doc in self.docs:
-                self.upstream(doc)
-        return self.tok2vec.predict(self.docs)
-
-    def begin_update(self) -> tuple[Rows, Callable[[Rows], None]]:
-        """The descriptions' vectors, and the callback that takes their gradient to the encoder."""
-        if self.upstream is None:
-            self._refuse_scaler(self.tok2vec, "its own encoder")
-            return self.tok2vec.begin_update(self.docs)
-        if self.listener._batch_id is None:  # The upstream component is frozen.
-            return self.predict(), lambda d_rows: None
-        outputs, backprop_outputs = self._run_upstream()
-        batch_id = self.listener.get_batch_id(self.docs)
-        with self._feeding(batch_id, outputs, backprop_outputs):
-            rows, backprop_rows = self.tok2vec.begin_update(self.docs)
-
-        def backprop(d_rows: Rows) -> None:
-            # A transformer's listener looks up its callback only then.
-            with self._feeding(batch_id, outputs, backprop_outputs):
-                backprop_rows(d_rows)
-
-        return rows, backprop
-
-    def _run_upstream(self) -> tuple[Any, Callable[[Any], Any]]:
-        """What the upstream component's model passes to its listeners, and takes back."""
-        model = self.upstream.model
-        self._refuse_scaler(model, repr(self.upstream.name))
-        outputs, backprop = model.begin_update(self.docs)
-        if isinstance(self.upstream, Tok2Vec):
-            return outputs, backprop
-        if hasattr(outputs, "unsplit_by_doc"):  # spacy-transformers
-
-            def backprop_docs(d_docs: Any) -> Any:
-                return backprop(outputs.unsplit_by_doc([list(d.tensors) for d in d_docs]))
-
-            return outputs.doc_data, backprop_docs
-        raise ValueError(
-            f"{self.name} cannot learn descriptions over {self.upstream.name!r}, a "
-            f"{type(self.upstream).__name__}: use a tok2vec or transformer component, freeze that "
-            f"one, or set beta = 1 to do without descriptions."
-        )
-
-    def _refuse_scaler(self, model: Model, name: str) -> None:
-        for shim in (shim for node in model.walk() for shim in node.shims):
-            if getattr(getattr(shim, "_grad_scaler", None), "_enabled", False):
-                raise ValueError(
-                    f"{self.name} cannot learn descriptions over {name} with a gradient scaler, "
-                    f"which would unscale gradients twice: set mixed_precision = false or its "
-                    f"grad_scaler_config's enabled = false."
-                )
-
-    @contextmanager
-    def _feeding(self, *state: Any) -> Iterator[None]:
-        """Feed the listener with the descriptions; it gets back the batch's data after that."""
-        listener = self.listener
-        kept = listener._batch_id, listener._outputs, listener._backprop
-        listener.receive(*state)
-        try:
-            yield
-        finally:
-            listener.receive(*kept)

@@ -340,14 +340,16 @@ class SpanEntityRecognizer(EntityComponent):
         """
         return SpanInputs(docs, self._request(self._find_candidates(docs)))
 
-    def make_training_inputs(self, examples: Sequence[Example]) -> SpanInputs:
+    def make_training_inputs(
+        self, examples: Sequence[Example], golds: Sequence[Gold | None]
+    ) -> SpanInputs:
         """Make the model's input for an update: gold entities, and candidates that are none.
 
         examples (Sequence[Example]): The examples.
+        golds (Sequence[Optional[Gold]]): Each one's gold; None where it is not annotated.
         RETURNS (SpanInputs): The model's input.
         """
         docs = [example.predicted for example in examples]
-        golds = self.read_golds(examples)
         gold, _ = self._list_gold(golds, [len(doc) for doc in docs])
         if self.cfg["typing"]:
             return SpanInputs(docs, SpanRequest(gold, NO_CANDIDATES))

@@ -12,13 +12,17 @@ from spacy_mtlner.nn import losses
 from spacy_mtlner.nn.crf import crf_log_likelihood
 from spacy_mtlner.nn.losses import (
     PointerGold,
+    Seq2SeqGold,
     SpanGold,
     crf_loss,
+    focal_loss,
     pointer_loss,
+    seq2seq_loss,
     span_loss,
     weighted_mean,
 )
 from spacy_mtlner.nn.pointer import PointerScores, running_sums, span_logits
+from spacy_mtlner.nn.seq2seq import Seq2SeqScores
 from spacy_mtlner.nn.span import SpanScores
 from spacy_mtlner.nn.tagger import CRFScores
 
@@ -527,3 +531,83 @@ def test_span_loss_without_annotation_is_zero():
     )
     loss = span_loss(scores, nothing, LENGTHS, torch.ones(5), torch.zeros(5, dtype=torch.bool))
     assert loss == 0
+
+
+# The encoder-decoder's
+
+
+@pytest.mark.parametrize("alpha", [1.0, 5.0])
+def test_focal_loss_is_the_cross_entropy_at_tau_0(alpha: float) -> None:
+    torch.manual_seed(0)
+    logits, classes = torch.randn(20, 3) * 5, torch.randint(3, (20,))
+    expected = alpha * torch.nn.functional.cross_entropy(logits, classes, reduction="none")
+    torch.testing.assert_close(focal_loss(logits, classes, alpha, 0.0), expected)
+    # And nearly so near it.
+    torch.testing.assert_close(
+        focal_loss(logits, classes, alpha, 1e-6), expected, rtol=1e-4, atol=0
+    )
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])
+def test_focal_loss_against_its_formula(tau: float) -> None:
+    torch.manual_seed(0)
+    logits, classes = torch.randn(20, 3), torch.randint(3, (20,))
+    p = logits.softmax(1)[torch.arange(20), classes]
+    torch.testing.assert_close(focal_loss(logits, classes, 5.0, tau), -5 * (1 - p) ** tau * p.log())
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0, 2.0])
+def test_focal_loss_is_finite_at_its_ends(tau: float) -> None:
+    logits = torch.tensor([[100.0, 0.0], [0.0, 100.0]], requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([0, 0]), 1.0, tau)
+    loss.sum().backward()
+    assert loss.tolist() == pytest.approx([0.0, 100.0])
+    assert logits.grad is not None and logits.grad.isfinite().all()
+
+
+def test_seq2seq_loss_by_hand() -> None:
+    torch.manual_seed(0)
+    nothing = torch.zeros(0)
+    scores = Seq2SeqScores(torch.randn(3, 4), torch.randn(5, 3 + 2), nothing, nothing)
+    allowed = torch.tensor([[1, 1, 0, 1], [0, 0, 1, 0], [1, 1, 1, 1]]).bool()
+    gold = Seq2SeqGold(
+        torch.tensor([3, 2, 0]),
+        allowed,
+        torch.tensor([0.5, 1.0, 0.25]),
+        torch.tensor([0, 1, 2, 0, 1]),
+        torch.tensor([1.0, 0.5, 1.0, 0.0, 0.25]),
+        torch.tensor([1, 4]),
+        torch.tensor([[1.0, 0.0], [1.0, 1.0]]),
+    )
+    expected = 0.0
+    for row, symbol, can, weight in zip(*scores[:1], *gold[:3], strict=True):
+        expected -= float(weight * (row[symbol].exp() / row[can].exp().sum()).log())
+    generation = expected
+    for i in range(5):
+        p = scores.cells[i, :3].softmax(0)[gold.classes[i]]
+        expected += 0.3 * float(gold.cell_weights[i] * -2 * (1 - p) * p.log())
+    for cell, types in zip(gold.pairs, gold.types, strict=True):
+        p = scores.cells[cell, 3:].sigmoid()
+        losses = -(types * p.log() + (1 - types) * (1 - p).log())
+        expected += 0.3 * float(gold.cell_weights[cell] * losses.sum())
+    settings = {"alpha": 2.0, "tau": 1.0}
+    found = seq2seq_loss(scores, gold, relation_weight=0.3, **settings)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    alone = seq2seq_loss(scores, gold, relation_weight=0.0, **settings)
+    assert float(alone) == pytest.approx(generation, rel=1e-5)
+
+
+def test_seq2seq_loss_has_no_gradient_where_nothing_is_to_learn() -> None:
+    """What is not allowed, and what has no weight."""
+    steps = torch.randn(2, 3, requires_grad=True)
+    nothing = torch.zeros(0)
+    gold = Seq2SeqGold(
+        torch.tensor([0, 1]),
+        torch.tensor([[True, False, True], [True, True, True]]),
+        torch.tensor([1.0, 0.0]),
+        *(torch.zeros(0, dtype=torch.int64),) * 4,
+    )
+    scores = Seq2SeqScores(steps, torch.zeros(0, 5), nothing, nothing)
+    seq2seq_loss(scores, gold, relation_weight=0.3, alpha=5.0, tau=1.0).backward()
+    assert steps.grad is not None
+    assert (steps.grad != 0).tolist() == [[True, False, True], [False] * 3]

@@ -208,7 +208,9 @@ def test_order_and_batching_do_not_change_the_loss() -> None:
     def total(batches: list[list[Example]]) -> float:
         loss = 0.0
         for batch in batches:
-            scores, _ = component.model.begin_update(component.make_training_inputs(batch))
+            scores, _ = component.model.begin_update(
+                component.make_training_inputs(batch, component.read_golds(batch))
+            )
             value, _ = component.get_loss(batch, scores)
             loss += value * sum(len(example.reference.spans) for example in batch)
         return loss
@@ -232,7 +234,9 @@ def test_weights_scale_the_sentences_losses() -> None:
             make_example(nlp, text, {"places": spans}, weight)
             for (text, spans), weight in zip(texts, weights, strict=True)
         ]
-        scores, _ = component.model.begin_update(component.make_training_inputs(batch))
+        scores, _ = component.model.begin_update(
+            component.make_training_inputs(batch, component.read_golds(batch))
+        )
         return component.get_loss(batch, scores)[0]
 
     assert loss(0.25, 0.5) == pytest.approx(0.25 * loss(1, 0) + 0.5 * loss(0, 1), rel=1e-5)
@@ -272,9 +276,10 @@ def test_one_task_alone_equals_its_crf_loss() -> None:
     examples = [make_example(nlp, text, {"places": spans}) for text, spans in PLACES]
     train(nlp, examples, steps=1)
     component = get_component(nlp)
-    scores, _ = component.model.begin_update(component.make_training_inputs(examples))
+    task_golds = component.read_golds(examples)
+    scores, _ = component.model.begin_update(component.make_training_inputs(examples, task_golds))
     loss, _ = component.get_loss(examples, scores)
-    golds = component.read_golds(examples)[0]
+    (golds,) = task_golds
     lengths = [len(example.predicted) for example in examples]
     scheme = component.tag_scheme("places")
     assert loss == pytest.approx(float(tag_loss(scores.of_task(0), golds, lengths, scheme)))

@@ -25,7 +25,8 @@ from spacy_mtlner.entities import Entity, read_entities, write_entities
 from spacy_mtlner.models.torch_layer import get_module_shim
 from spacy_mtlner.nn.pointer import PointerScores, running_sums, span_logits
 from spacy_mtlner.pipeline import pointer_ner
-from spacy_mtlner.pipeline.pointer_ner import PointerEntityRecognizer, _DescriptionEncoder
+from spacy_mtlner.pipeline.pointer_ner import PointerEntityRecognizer
+from spacy_mtlner.pipeline.side_texts import SideTextEncoder
 
 WIDTH = 32
 EMBED = {
@@ -629,13 +630,13 @@ def test_type_is_found_by_its_description_alone() -> None:
 def encodings(monkeypatch: pytest.MonkeyPatch) -> list[list[list[str]]]:
     """The tokens of the descriptions, each time that they are encoded for prediction."""
     made: list[list[list[str]]] = []
-    predict = _DescriptionEncoder.predict
+    predict = SideTextEncoder.predict
 
-    def record(self: _DescriptionEncoder) -> Any:
+    def record(self: SideTextEncoder) -> Any:
         made.append([[token.text for token in doc] for doc in self.docs])
         return predict(self)
 
-    monkeypatch.setattr(_DescriptionEncoder, "predict", record)
+    monkeypatch.setattr(SideTextEncoder, "predict", record)
     return made
 
 
@@ -1430,7 +1431,7 @@ def difference(arrays: list[Any], others: list[Any]) -> float:
 def cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """The descriptions are encoded, but the encoder does not learn from them."""
     monkeypatch.setattr(
-        _DescriptionEncoder, "begin_update", lambda self: (self.predict(), lambda d_rows: None)
+        SideTextEncoder, "begin_update", lambda self: (self.predict(), lambda d_rows: None)
     )
 
 

@@ -482,7 +482,7 @@ def test_docs_without_the_key_teach_nothing() -> None:
         def find_loss(
             examples: list[Example], component: SpanEntityRecognizer = component
         ) -> float:
-            inputs = component.make_training_inputs(examples)
+            inputs = component.make_training_inputs(examples, component.read_golds(examples))
             scores, _ = component.model(inputs, is_train=False)
             return component.get_loss(examples, scores)[0]
 
@@ -497,7 +497,9 @@ def test_tokens_of_unknown_gold_do_not_count() -> None:
     example = Example(nlp.make_doc(reference.text), reference)
     nlp.initialize(lambda: [example])
     component = get_component(nlp)
-    scores, _ = component.model(component.make_training_inputs([example]), is_train=False)
+    scores, _ = component.model(
+        component.make_training_inputs([example], component.read_golds([example])), is_train=False
+    )
     _, d_scores = component.get_loss([example], scores)
     firsts = scores.tokens[scores.sizes.cumsum(0) - scores.sizes]
     moved = d_scores.logits.abs().sum(1) > 0
@@ -512,7 +514,10 @@ def test_loss_is_weighted_by_sample() -> None:
     def find_loss(weight: float) -> float:
         example = make_example(nlp, *TRAIN[0])
         example.reference.user_data["mtlner_weight"] = weight
-        scores, _ = component.model(component.make_training_inputs([example]), is_train=False)
+        scores, _ = component.model(
+            component.make_training_inputs([example], component.read_golds([example])),
+            is_train=False,
+        )
         return component.get_loss([example], scores)[0]
 
     assert find_loss(0.25) == pytest.approx(0.25 * find_loss(1.0), rel=1e-4)

@@ -1,0 +1,261 @@
+"""The grid of token pairs: entities of any form as relations between two tokens of a row.
+
+Every pair of tokens has two cells, so that two relations can hold at once, as in nested entities:
+
+* (i, j) with i <= j is `BEGIN_END` if an entity begins with token i and ends with token j;
+* (j, i) with i < j is `INSIDE` if i and j are neighbours in an entity, that is if both are tokens
+  of it and none between them is. The paper has this relation for pairs one of which is inside; here
+  the two tokens of an entity of two have it as well, so that *pain ... hips* is told from *pain in
+  my hips*;
+* all other cells are `NONE`.
+
+A grid is read by paths: each `BEGIN_END` pair with each way from its begin to its end over `INSIDE`
+pairs is an entity, with the types that the pair has. Entities that share begin and end are
+ambiguous: they share their types, and where their ways meet in an inner token, or one of another
+entity crosses, parts of one go on as parts of the other. All other sets of entities come back as
+they were.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy
+from numpy.typing import NDArray
+
+from spacy_mtlner.codecs.fragments import TokenSets, TypedFragments, list_tokens
+from spacy_mtlner.codecs.tags import IntArray, ranges
+
+FloatArray = NDArray[numpy.float32]
+
+NONE, BEGIN_END, INSIDE = 0, 1, 2
+N_RELATIONS = 3
+MAX_PATHS = 8  # Ways that are followed from one begin to one end.
+
+
+def count_cells(lengths: IntArray) -> IntArray:
+    """Find where each row's grid begins, if all grids lie behind each other, row-major.
+
+    lengths (IntArray): The rows' numbers of tokens, shape (n_rows,).
+    RETURNS (IntArray): The offsets and, last, the number of cells, shape (n_rows + 1,).
+    """
+    return numpy.concatenate([[0], numpy.cumsum(numpy.asarray(lengths, dtype=numpy.int64) ** 2)])
+
+
+@dataclass(frozen=True)
+class RelationTargets:
+    """What the grids of a batch of rows have as gold.
+
+    classes (IntArray): The relation in each cell, shape (n_cells,).
+    pairs (IntArray): The cells of `BEGIN_END` pairs, shape (n_pairs,).
+    types (FloatArray): Whether an entity of a type has that begin and end, shape (n_pairs,
+        n_types).
+    """
+
+    classes: IntArray
+    pairs: IntArray
+    types: FloatArray
+
+
+def encode_relations(
+    rows: Sequence[Sequence[TypedFragments]], lengths: IntArray, n_types: int
+) -> RelationTargets:
+    """Make the grids of a batch.
+
+    rows (Sequence[Sequence[TypedFragments]]): The entities of each row.
+    lengths (IntArray): The rows' numbers of tokens, shape (n_rows,).
+    n_types (int): The number of types.
+    RETURNS (RelationTargets): The grids.
+    """
+    offsets = count_cells(lengths)
+    begin_ends: list[tuple[int, int]] = []  # Cell and type.
+    inside: list[int] = []
+    for entities, length, offset in zip(rows, lengths, offsets[:-1].tolist(), strict=True):
+        for fragments, label in entities:
+            tokens = list_tokens(fragments)
+            begin_ends.append((offset + tokens[0] * int(length) + tokens[-1], label))
+            inside.extend(offset + b * int(length) + a for a, b in pairwise(tokens))
+    table = numpy.array(begin_ends, dtype=numpy.int64).reshape(-1, 2)
+    pairs, places = numpy.unique(table[:, 0], return_inverse=True)
+    types = numpy.zeros((len(pairs), n_types), dtype=numpy.float32)
+    types[places.reshape(-1), table[:, 1]] = 1
+    classes = numpy.full(int(offsets[-1]), NONE, dtype=numpy.int64)
+    classes[numpy.array(inside, dtype=numpy.int64)] = INSIDE
+    classes[pairs] = BEGIN_END
+    return RelationTargets(classes, pairs, types)
+
+
+@dataclass(frozen=True)
+class CellScores:
+    """Scores of some cells of the grids of a batch; all others' are 0.
+
+    pairs (IntArray): Cells on or above the diagonal, rising, shape (n_pairs,).
+    types (FloatArray): Score of each of them as begin and end of an entity of each type, shape
+        (n_pairs, n_types).
+    links (IntArray): Cells below the diagonal, rising, shape (n_links,).
+    inside (FloatArray): Their scores as `INSIDE`, shape (n_links,).
+    """
+
+    pairs: IntArray
+    types: FloatArray
+    links: IntArray
+    inside: FloatArray
+
+
+def decode_relations(
+    cells: CellScores, lengths: IntArray, threshold: float
+) -> tuple[TokenSets, FloatArray]:
+    """Read the entities of a batch of grids.
+
+    An entity's score is that of its pair for its type, times the lowest one of the links of its
+    way, so that all are found by following links of at least the threshold. Of a pair that has more
+    than `MAX_PATHS` ways, only those that begin best are followed.
+
+    cells (CellScores): The scores.
+    lengths (IntArray): The rows' numbers of tokens, shape (n_rows,).
+    threshold (float): The lowest score of an entity, above 0.
+    RETURNS (tuple[TokenSets, FloatArray]): The entities in order of rows, tokens and types, and
+        their scores.
+    """
+    lengths = numpy.asarray(lengths, dtype=numpy.int64)
+    first_tokens = numpy.cumsum(lengths) - lengths  # Tokens count through all rows.
+    offsets = count_cells(lengths)
+
+    def locate(flat: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        rows = numpy.searchsorted(offsets, flat, side="right") - 1
+        i, j = numpy.divmod(flat - offsets[rows], lengths[rows])
+        return rows, first_tokens[rows] + i, first_tokens[rows] + j
+
+    is_pair = cells.types.max(axis=1, initial=0) >= threshold
+    types = cells.types[is_pair]
+    rows, begins, ends = locate(cells.pairs[is_pair])
+    is_link = cells.inside >= threshold
+    _, later, earlier = locate(cells.links[is_link])
+    graph = _Graph.of(earlier, later, cells.inside[is_link], int(lengths.sum()))
+    owners, sizes, tokens, scores = _find_paths(graph, begins, ends)
+
+    paths, labels = numpy.nonzero(types[owners] * scores[:, None] >= threshold)
+    values = types[owners[paths], labels] * scores[paths]
+    tokens = tokens - numpy.repeat(first_tokens[rows[owners]], sizes)
+    order = _sort_paths(rows[owners], sizes, tokens)
+    rank = numpy.empty(len(order), dtype=numpy.int64)
+    rank[order] = numpy.arange(len(order))
+    sort = numpy.lexsort((labels, rank[paths]))
+    paths, labels, values = paths[sort], labels[sort], values[sort]
+    starts = numpy.cumsum(sizes) - sizes
+    kept = tokens[ranges(starts[paths], sizes[paths])]
+    entities = TokenSets(rows[owners[paths]], labels, sizes[paths], kept)
+    return entities, values.astype(numpy.float32)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """Links from tokens to later ones, ordered by the token that they begin at.
+
+    firsts (IntArray): Where each token's links begin, and the number of all, shape (n_tokens + 1,).
+    targets (IntArray): The token that each link ends at, shape (n_links,).
+    scores (FloatArray): The links' scores, shape (n_links,).
+    """
+
+    firsts: IntArray
+    targets: IntArray
+    scores: FloatArray
+
+    @classmethod
+    def of(
+        cls, sources: IntArray, targets: IntArray, scores: FloatArray, n_tokens: int
+    ) -> "_Graph":
+        order = numpy.lexsort((targets, sources))
+        firsts = numpy.searchsorted(sources[order], numpy.arange(n_tokens + 1))
+        return cls(firsts, targets[order], scores[order])
+
+    def follow(self, tokens: IntArray) -> tuple[IntArray, IntArray]:
+        """All links from some tokens: the token's place among them, and the link."""
+        sizes = self.firsts[tokens + 1] - self.firsts[tokens]
+        return numpy.repeat(numpy.arange(len(tokens)), sizes), ranges(self.firsts[tokens], sizes)
+
+
+def _find_paths(
+    graph: _Graph, begins: IntArray, ends: IntArray
+) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
+    """All ways from begins to ends: pair, number of tokens, tokens and lowest score of each."""
+    alive = _find_alive(graph, begins, ends)
+    n_tokens = len(graph.firsts) - 1
+    owners = numpy.arange(len(begins))
+    paths, scores = begins[:, None], numpy.ones(len(begins), dtype=numpy.float32)
+    found: list[tuple[IntArray, IntArray, FloatArray]] = []
+    while len(owners):
+        is_whole = paths[:, -1] == ends[owners]
+        if is_whole.any():
+            found.append((owners[is_whole], paths[is_whole], scores[is_whole]))
+        # No way goes on behind its end, as links lead to later tokens.
+        owners, paths, scores = owners[~is_whole], paths[~is_whole], scores[~is_whole]
+        places, links = graph.follow(paths[:, -1])
+        targets = graph.targets[links]
+        kept = _contains(alive, owners[places] * n_tokens + targets)
+        places, links, targets = places[kept], links[kept], targets[kept]
+        owners = owners[places]
+        scores = numpy.minimum(scores[places], graph.scores[links])
+        paths = numpy.concatenate([paths[places], targets[:, None]], axis=1)
+        best = _select_best(owners, scores)
+        owners, paths, scores = owners[best], paths[best], scores[best]
+    if not found:
+        empty = numpy.zeros(0, dtype=numpy.int64)
+        return empty, empty, empty, numpy.zeros(0, dtype=numpy.float32)
+    return (
+        numpy.concatenate([part[0] for part in found]),
+        numpy.concatenate([numpy.full(len(p), p.shape[1], dtype=numpy.int64) for _, p, _ in found]),
+        numpy.concatenate([part[1].reshape(-1) for part in found]),
+        numpy.concatenate([part[2] for part in found]),
+    )
+
+
+def _select_best(owners: IntArray, scores: FloatArray) -> IntArray:
+    """The best `MAX_PATHS` ways of each pair, in their order."""
+    order = numpy.lexsort((-scores, owners))
+    counts = numpy.bincount(owners) if len(owners) else owners
+    ranks = ranges(numpy.zeros(len(counts), dtype=numpy.int64), counts)
+    return numpy.sort(order[ranks < MAX_PATHS])
+
+
+def _find_alive(graph: _Graph, begins: IntArray, ends: IntArray) -> IntArray:
+    """Pairs and tokens, as one number each, rising, over which a way leads from begin to end."""
+    n_tokens = len(graph.firsts) - 1
+    pairs = numpy.arange(len(begins))
+    reached = newest = numpy.unique(pairs * n_tokens + begins)
+    edges: list[tuple[IntArray, IntArray]] = []
+    while len(newest):
+        owners, tokens = numpy.divmod(newest, n_tokens)
+        places, links = graph.follow(tokens)
+        targets = graph.targets[links]
+        kept = targets <= ends[owners[places]]
+        sources = newest[places[kept]]
+        nodes = owners[places[kept]] * n_tokens + targets[kept]
+        edges.append((sources, nodes))
+        newest = numpy.setdiff1d(nodes, reached)
+        reached = numpy.union1d(reached, newest)
+    alive = newest = numpy.intersect1d(pairs * n_tokens + ends, reached)
+    if edges:
+        sources, targets = (numpy.concatenate(part) for part in zip(*edges, strict=True))
+        order = numpy.argsort(targets, kind="stable")
+        sources, targets = sources[order], targets[order]
+    while len(newest):
+        low = numpy.searchsorted(targets, newest)
+        high = numpy.searchsorted(targets, newest, side="right")
+        newest = numpy.setdiff1d(sources[ranges(low, high - low)], alive)
+        alive = numpy.union1d(alive, newest)
+    return alive
+
+
+def _contains(ordered: IntArray, values: IntArray) -> NDArray[numpy.bool_]:
+    places = numpy.searchsorted(ordered, values)
+    places = numpy.minimum(places, max(0, len(ordered) - 1))
+    return ordered[places] == values if len(ordered) else numpy.zeros(len(values), dtype=bool)
+
+
+def _sort_paths(rows: IntArray, sizes: IntArray, tokens: IntArray) -> IntArray:
+    """Order of paths by row and, lexicographically, tokens."""
+    longest = int(sizes.max(initial=0))
+    padded = numpy.full((len(rows), longest), -1, dtype=numpy.int64)
+    padded[numpy.arange(longest) < sizes[:, None]] = tokens
+    return numpy.lexsort((*padded.T[::-1], rows))

@@ -1,0 +1,587 @@
+"""`seq2seq_ner`: flat, nested and discontinuous entities by one generator, or read from the
+relations of token pairs.
+
+Implements "Multi-task Transformer with Relation-attention and Type-attention for Named Entity
+Recognition".
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy
+import torch
+from numpy.typing import NDArray
+from spacy.language import Language
+from spacy.tokens import Doc
+from spacy.training import Example
+from spacy.util import logger
+from spacy.vocab import Vocab
+from thinc.api import Model, Optimizer
+from torch import Tensor
+
+from spacy_mtlner.codecs.fragments import TokenSets, cut_into_windows
+from spacy_mtlner.codecs.relations import (
+    BEGIN_END,
+    INSIDE,
+    N_RELATIONS,
+    CellScores,
+    RelationTargets,
+    count_cells,
+    decode_relations,
+    encode_relations,
+)
+from spacy_mtlner.codecs.sequence import decode_sequences, encode_sequences, list_allowed
+from spacy_mtlner.codecs.tags import IntArray
+from spacy_mtlner.entities import DEFAULT_KEY, Entity
+from spacy_mtlner.models.seq2seq import BART_PREFIX, KnownNames, Seq2SeqInputs
+from spacy_mtlner.nn.losses import Seq2SeqGold, seq2seq_loss
+from spacy_mtlner.nn.seq2seq import Seq2SeqScores
+from spacy_mtlner.pipeline.base import EntityComponent, make_default_model
+from spacy_mtlner.pipeline.gold import Gold, GoldReport, GoldSource, read_gold
+from spacy_mtlner.pipeline.knowledge import (
+    Knowledge,
+    count_entities,
+    read_knowledge,
+    select_frequent,
+)
+from spacy_mtlner.pipeline.side_texts import SideTexts
+from spacy_mtlner.pipeline.windows import cut_doc, select_inside
+
+DecoderName = Literal["generate", "relations"]
+NAME_LENGTH = 16  # Tokens of a known entity's name that are read.
+LOWEST_LINK = 0.05  # What is followed with decoder "relations", however low the threshold.
+
+DEFAULT_CONFIG = """
+[model]
+@architectures = "spacy_mtlner.Seq2Seq.v1"
+bart = null
+width = 128
+encoder_depth = 2
+decoder_depth = 2
+n_heads = 4
+hidden_width = 256
+relations = true
+relation_width = 64
+relation_attention = true
+type_attention = true
+type_width = 64
+n_names = 32
+window = 128
+max_symbols = 4.0
+dropout = null
+"""
+
+DEFAULT_SEQ2SEQ_MODEL = make_default_model(DEFAULT_CONFIG)
+
+
+@Language.factory(
+    "seq2seq_ner",
+    assigns=["doc.spans"],
+    default_config={
+        "model": DEFAULT_SEQ2SEQ_MODEL,
+        "spans_key": DEFAULT_KEY,
+        "gold": "auto",
+        "annotate_ents": False,
+        "overwrite": False,
+        "learn_rate_factor": 1.0,
+        "decoder": "generate",
+        "beam_width": 1,
+        "threshold": 0.3,
+        "relation_weight": 0.3,
+        "alpha": 5.0,
+        "tau": 1.0,
+        "scorer": {"@scorers": "spacy_mtlner.entity_scorer.v1"},
+    },
+    default_score_weights={
+        f"spans_{DEFAULT_KEY}_f": 1.0,
+        f"spans_{DEFAULT_KEY}_p": 0.0,
+        f"spans_{DEFAULT_KEY}_r": 0.0,
+    },
+)
+def make_seq2seq_ner(
+    nlp: Language,
+    name: str,
+    model: Model[Seq2SeqInputs, Seq2SeqScores],
+    spans_key: str,
+    gold: GoldSource,
+    annotate_ents: bool,
+    overwrite: bool,
+    learn_rate_factor: float,
+    decoder: DecoderName,
+    beam_width: int,
+    threshold: float,
+    relation_weight: float,
+    alpha: float,
+    tau: float,
+    scorer: Callable[..., dict[str, Any]] | None,
+) -> "Seq2SeqEntityRecognizer":
+    """Construct a `seq2seq_ner` component: see `Seq2SeqEntityRecognizer`."""
+    return Seq2SeqEntityRecognizer(
+        nlp,
+        model,
+        name,
+        spans_key=spans_key,
+        gold=gold,
+        annotate_ents=annotate_ents,
+        overwrite=overwrite,
+        learn_rate_factor=learn_rate_factor,
+        decoder=decoder,
+        beam_width=beam_width,
+        threshold=threshold,
+        relation_weight=relation_weight,
+        alpha=alpha,
+        tau=tau,
+        scorer=scorer,
+    )
+
+
+@dataclass(frozen=True)
+class Seq2SeqTargets:
+    """What a batch of examples has as gold, window by window.
+
+    golds (list[Optional[Gold]]): Each example's gold; None where it is not annotated.
+    windows (IntArray): The windows' numbers of tokens, shape (n_windows,).
+    rows (IntArray): The example of each window, shape (n_windows,).
+    symbols (IntArray): The windows' sequences, shape (n_windows, n_steps).
+    relations (Optional[RelationTargets]): Their grids, where relations are learned.
+    """
+
+    golds: list[Gold | None]
+    windows: IntArray
+    rows: IntArray
+    symbols: IntArray
+    relations: RelationTargets | None
+
+
+class Seq2SeqEntityRecognizer(EntityComponent):
+    """Finds entities of any form: flat, nested and discontinuous ones.
+
+    With decoder "generate", a doc's entities are generated window by window as sequences of tokens
+    and types, of which each is valid. An entity's score is the probability that behind the
+    entities before it exactly this one comes next. With decoder "relations", they are read from the
+    relations of token pairs, see `decode_relations`, and an entity's score is the probability that
+    it begins and ends where it does, with its type, times the lowest one of its links.
+
+    nlp (Language): The pipeline, whose tokenizer and encoder read the known entities.
+    decoder (DecoderName): "generate" or, much faster, "relations".
+    beam_width (int): Hypotheses per window with "generate"; 1 is greedy.
+    threshold (float): The lowest score of an entity.
+    relation_weight (float): w, the weight of the relations' loss against that of generation
+        (eq. 13); 0 leaves relations unlearned.
+    alpha (float): Factor of the focal loss (eq. 5).
+    tau (float): Its exponent.
+    Other settings: see `EntityComponent`.
+    RAISES (ValueError): If a setting is out of its range, or the decoder has nothing to read.
+    """
+
+    def __init__(
+        self,
+        nlp: Language,
+        model: Model,
+        name: str,
+        *,
+        decoder: DecoderName,
+        beam_width: int,
+        threshold: float,
+        relation_weight: float,
+        alpha: float,
+        tau: float,
+        **settings: Any,
+    ) -> None:
+        super().__init__(nlp.vocab, model, name, **settings)
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"{name}: threshold must be in [0, 1], not {threshold}.")
+        if beam_width < 1:
+            raise ValueError(f"{name}: beam_width must be at least 1, not {beam_width}.")
+        for setting, value in (("relation_weight", relation_weight), ("tau", tau)):
+            if not value >= 0:
+                raise ValueError(f"{name}: {setting} must be at least 0, not {value}.")
+        if not alpha > 0:
+            raise ValueError(f"{name}: alpha must be above 0, not {alpha}.")
+        self.cfg.update(
+            beam_width=beam_width,
+            threshold=threshold,
+            relation_weight=relation_weight,
+            alpha=alpha,
+            tau=tau,
+            knowledge={},
+        )
+        self.decoder = decoder
+        self._names = SideTexts(
+            nlp,
+            self,
+            self._make_names,
+            what="known entities",
+            remedy="set type_attention = false to do without",
+        )
+
+    @property
+    def decoder(self) -> DecoderName:
+        """RETURNS (DecoderName): How entities are found; it may be set at any time."""
+        found: DecoderName = self.cfg["decoder"]
+        return found
+
+    @decoder.setter
+    def decoder(self, value: DecoderName) -> None:
+        if value not in get_args(DecoderName):
+            raise ValueError(
+                f"{self.name}: decoder must be 'generate' or 'relations', not {value!r}."
+            )
+        if value == "relations" and not self._learns_relations:
+            raise ValueError(
+                f"{self.name}: decoder = 'relations' needs relations, which are not learned: set "
+                f"relations = true in its model, and relation_weight above 0."
+            )
+        self.cfg["decoder"] = value
+
+    @property
+    def _learns_relations(self) -> bool:
+        return bool(self.model.attrs["relations"] and self.cfg["relation_weight"] > 0)
+
+    @property
+    def n_outputs(self) -> int:
+        """RETURNS (int): The number of types."""
+        return len(self.labels)
+
+    @property
+    def representable(self) -> str:
+        """RETURNS (str): What the component learns."""
+        size = self.model.attrs["window"]
+        return f"those within one window: a sentence where they are set, at most {size} tokens"
+
+    @property
+    def encoder_prefix(self) -> str | None:
+        """RETURNS (Optional[str]): With a pre-trained BART, the prefix of its weights' names."""
+        return BART_PREFIX if self.model.attrs["bart"] is not None else None
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """RETURNS (Knowledge): The known entities of each type and their frequencies."""
+        return {label: dict(names) for label, names in self.cfg["knowledge"].items()}
+
+    def set_knowledge(self, knowledge: Mapping[str, Mapping[str, float]] | str | Path) -> None:
+        """Replace the known entities, also of a trained component; of each type, the `n_names` most
+        frequent ones are kept.
+
+        knowledge (Union[Mapping[str, Mapping[str, float]], str, Path]): Type to name to frequency,
+            or the path of a file of known entities, as `mtlner knowledge` writes it.
+        RAISES (ValueError): If the file holds something else.
+        """
+        if isinstance(knowledge, str | Path):
+            try:
+                knowledge = read_knowledge(Path(knowledge))
+            except (OSError, ValueError) as err:
+                raise ValueError(f"{self.name}: no knowledge: {err}") from None
+        n_names = self.model.attrs["n_names"]
+        self.cfg["knowledge"] = {
+            label: [list(item) for item in select_frequent(names, n_names)]
+            for label, names in sorted(knowledge.items())
+        }
+        self._names.forget()
+
+    def add_label(self, label: str) -> int:
+        """Add a label; a component that is initialised gets a larger output.
+
+        label (str): The label.
+        RETURNS (int): 1, or 0 if it was there already.
+        """
+        self._names.forget()
+        return super().add_label(label)
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: Sequence[str] | None = None,
+        knowledge: Mapping[str, Mapping[str, float]] | str | Path | None = None,
+    ) -> None:
+        """Find labels and the source of the gold, report what cannot be learned, and initialise the
+        model.
+
+        get_examples (Callable[[], Iterable[Example]]): Returns the training examples.
+        nlp (Optional[Language]): The pipeline.
+        labels (Optional[Sequence[str]]): The labels; if None, those of the examples' entities.
+        knowledge (Optional[Union[Mapping[str, Mapping[str, float]], str, Path]]): Known entities,
+            as for `set_knowledge`; if None, those of the examples.
+        RAISES (ValueError): If there are no labels.
+        """
+        super().initialize(get_examples, nlp=nlp, labels=labels)
+        if not self.model.attrs["type_attention"]:
+            return
+        if knowledge is None:
+            golds = ((eg.predicted, self.read_gold(eg)) for eg in get_examples())
+            knowledge = count_entities((doc, gold.entities) for doc, gold in golds if gold)
+        self.set_knowledge(knowledge)
+        unknown = [label for label in self.labels if not self.cfg["knowledge"].get(label)]
+        if unknown:
+            logger.info("%s: no known entities for %s", self.name, ", ".join(unknown))
+
+    def initialize_model(self, sample: list[Doc], report: GoldReport) -> None:
+        """Initialise the model, whose dimension nO is set.
+
+        sample (list[Doc]): Some docs; at least one has tokens.
+        report (GoldReport): What the training data hold.
+        """
+        self._names.forget()
+        self.model.initialize(X=Seq2SeqInputs(sample, []))
+
+    def read_gold(self, example: Example) -> Gold | None:
+        """Read an example's gold; entities that cross a window's border are counted as left out.
+
+        example (Example): The example.
+        RETURNS (Optional[Gold]): The gold; None if the reference is not annotated for the task.
+        """
+        ends = self._cut(example.predicted)
+        select = partial(select_inside, ends=ends)
+        return read_gold(example, self.key, self.cfg["gold_source"], select)
+
+    def _cut(self, doc: Doc) -> list[int]:
+        return cut_doc(doc, self.model.attrs["window"])
+
+    def _measure_windows(self, docs: Sequence[Doc]) -> tuple[IntArray, IntArray]:
+        """The windows' numbers of tokens, and the doc that each one is of."""
+        ends = [self._cut(doc) for doc in docs]
+        sizes = [numpy.diff(part, prepend=0) for part in ends]
+        empty = numpy.zeros(0, dtype=numpy.int64)
+        windows = numpy.concatenate([empty, *sizes]).astype(numpy.int64)
+        return windows, numpy.repeat(numpy.arange(len(docs)), list(map(len, ends)))
+
+    def make_inputs(self, docs: list[Doc], *, is_train: bool) -> Seq2SeqInputs:
+        """Cut docs into windows, and add the known entities.
+
+        docs (list[Doc]): The docs.
+        is_train (bool): Whether the encoder learns from the known entities.
+        RETURNS (Seq2SeqInputs): The model's input, for the decoder that is set.
+        """
+        windows, _ = self._measure_windows(docs)
+        is_generated = self.decoder == "generate"
+        return Seq2SeqInputs(
+            docs,
+            windows.tolist(),
+            self._read_names(docs[0].vocab, is_train=is_train),
+            with_cells=not is_generated,
+            beam_width=self.cfg["beam_width"] if is_generated else 0,
+        )
+
+    def make_training_inputs(
+        self, examples: Sequence[Example], golds: Seq2SeqTargets
+    ) -> Seq2SeqInputs:
+        """Make the model's input for an update: docs with the gold sequences of their windows.
+
+        examples (Sequence[Example]): The examples.
+        golds (Seq2SeqTargets): Their gold.
+        RETURNS (Seq2SeqInputs): The input.
+        """
+        docs = [example.predicted for example in examples]
+        return Seq2SeqInputs(
+            docs,
+            golds.windows.tolist(),
+            self._read_names(docs[0].vocab, is_train=True),
+            golds.symbols,
+            with_cells=golds.relations is not None,
+        )
+
+    def _list_names(self) -> list[tuple[int, str, float]]:
+        """Type, name and weight theta of each known entity of the present labels."""
+        found: list[tuple[int, str, float]] = []
+        for i, label in enumerate(self.labels):
+            names = self.cfg["knowledge"].get(label, [])
+            total = sum(frequency for _, frequency in names)
+            found.extend((i, name, frequency / total) for name, frequency in names)
+        return found
+
+    def _make_names(self, nlp: Language) -> list[Doc]:
+        docs = [nlp.make_doc(name) for _, name, _ in self._list_names()]
+        return [doc if len(doc) <= NAME_LENGTH else doc[:NAME_LENGTH].as_doc() for doc in docs]
+
+    def _read_names(self, vocab: Vocab, *, is_train: bool) -> KnownNames | None:
+        if not self.model.attrs["type_attention"]:
+            return None
+        names = self._list_names()
+        types, weights = [i for i, _, _ in names], [weight for _, _, weight in names]
+        if not names:
+            return KnownNames([], [], [], [])
+        docs = self._names.docs(vocab)
+        if self.model.attrs["bart"] is not None:  # It reads them itself.
+            return KnownNames(docs, types, weights, [])
+        if is_train:
+            return KnownNames(docs, types, weights, *self._names.begin_update(vocab))
+        return KnownNames(docs, types, weights, self._names.predict(vocab))
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """Change the weights by their gradients, the head's at its own learning rate.
+
+        sgd (Optimizer): The optimizer.
+        """
+        # With annotating_components they were encoded since the update.
+        self._names.forget(is_encoder_alone=True)
+        super().finish_update(sgd)
+
+    def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> "Seq2SeqEntityRecognizer":
+        """Load the component.
+
+        path (Any): Its folder.
+        exclude (Iterable[str]): What not to load.
+        RETURNS (Seq2SeqEntityRecognizer): Itself.
+        """
+        self._names.forget()
+        super().from_disk(path, exclude=exclude)
+        return self
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> Any:
+        """Load the component.
+
+        bytes_data (bytes): What `to_bytes` returned.
+        exclude (Iterable[str]): What not to load.
+        RETURNS (Seq2SeqEntityRecognizer): Itself.
+        """
+        self._names.forget()
+        super().from_bytes(bytes_data, exclude=exclude)
+        return self
+
+    def read_golds(self, examples: Sequence[Example]) -> Seq2SeqTargets:
+        """Read the gold of a batch, window by window.
+
+        examples (Sequence[Example]): The examples.
+        RETURNS (Seq2SeqTargets): The gold.
+        RAISES (ValueError): If a label is unknown.
+        """
+        golds: list[Gold | None] = super().read_golds(examples)
+        ids = {label: i for i, label in enumerate(self.labels)}
+        windows, rows = self._measure_windows([example.predicted for example in examples])
+        entities = [
+            part
+            for example, gold in zip(examples, golds, strict=True)
+            for part in cut_into_windows(
+                [(e.fragments, ids[e.label]) for e in (gold.entities if gold else ())],
+                self._cut(example.predicted),
+            )
+        ]
+        symbols = encode_sequences(entities, len(ids))[:, : self.model.attrs["max_steps"]]
+        relations = None
+        if self._learns_relations:
+            relations = encode_relations(entities, windows, len(ids))
+        return Seq2SeqTargets(golds, windows, rows, symbols, relations)
+
+    def compute_loss(
+        self, golds: Seq2SeqTargets, lengths: Sequence[int], scores: Seq2SeqScores
+    ) -> Tensor:
+        """Compute the joint loss of generation and relations, per token: see `seq2seq_loss`.
+
+        Windows with tokens of which nothing is known teach no generation, and pairs with such
+        tokens no relation.
+
+        golds (Seq2SeqTargets): The gold.
+        lengths (Sequence[int]): Each example's number of predicted tokens.
+        scores (Seq2SeqScores): The model's output.
+        RETURNS (Tensor): The loss, a scalar.
+        """
+        device = scores.steps.device
+        n_tokens = sum(n for n, gold in zip(lengths, golds.golds, strict=True) if gold is not None)
+        doc_weights = numpy.array([gold.weight if gold else 0.0 for gold in golds.golds])
+        weights = (doc_weights / max(1, n_tokens))[golds.rows].astype(numpy.float32)
+        unknown = numpy.concatenate(
+            [
+                numpy.zeros(n, dtype=bool) if gold is None or gold.unknown is None else gold.unknown
+                for gold, n in zip(golds.golds, lengths, strict=True)
+            ]
+        )
+        ends = numpy.cumsum(golds.windows)
+        n_unknown = numpy.add.reduceat(unknown, ends - golds.windows, dtype=numpy.int64)
+        is_end = golds.symbols == 0
+        n_steps = golds.symbols.shape[1]
+        is_step = (numpy.cumsum(is_end, axis=1) - is_end) == 0  # Up to the first END.
+        allowed = list_allowed(golds.symbols, golds.windows, len(self.labels))
+        step_weights = numpy.repeat(
+            numpy.where(n_unknown > 0, 0, weights)[:, None], n_steps, axis=1
+        )
+        arrays: list[NDArray[Any]] = [
+            golds.symbols[is_step],
+            allowed[is_step],
+            step_weights[is_step].astype(numpy.float32),
+        ]
+        empty = numpy.zeros(0, dtype=numpy.int64)
+        if golds.relations is None:
+            arrays += [empty, empty, empty, empty]
+        else:
+            cell_weights = numpy.repeat(weights, golds.windows**2)
+            offsets = count_cells(golds.windows)
+            for window in numpy.flatnonzero(n_unknown):
+                own = unknown[ends[window] - golds.windows[window] : ends[window]]
+                cells = cell_weights[offsets[window] : offsets[window + 1]]
+                cells[(own[:, None] | own).reshape(-1)] = 0
+            relations = golds.relations
+            arrays += [relations.classes, cell_weights, relations.pairs, relations.types]
+        return seq2seq_loss(
+            scores,
+            Seq2SeqGold(*(torch.from_numpy(array).to(device) for array in arrays)),
+            relation_weight=self.cfg["relation_weight"],
+            alpha=self.cfg["alpha"],
+            tau=self.cfg["tau"],
+        )
+
+    def decode(self, docs: Sequence[Doc], scores: Seq2SeqScores) -> list[list[Entity]]:
+        """Read the entities that were generated, or that the relations stand for.
+
+        docs (Sequence[Doc]): The docs; at least one has tokens.
+        scores (Seq2SeqScores): The model's output.
+        RETURNS (list[list[Entity]]): Each doc's entities, in order of the text.
+        """
+        windows, rows = self._measure_windows(docs)
+        if self.decoder == "generate":
+            found, values = self._read_sequences(scores)
+        else:
+            found, values = self._read_relations(scores, windows)
+        ends = numpy.cumsum(windows)
+        doc_starts = numpy.cumsum([0, *map(len, docs)])
+        offsets = ends - windows - doc_starts[rows]  # Of each window in its doc.
+        entities: list[list[Entity]] = [[] for _ in docs]
+        for row, offset, label, fragments, value in zip(
+            rows[found.rows].tolist(),
+            offsets[found.rows].tolist(),
+            found.types.tolist(),
+            found.fragments(),
+            values.tolist(),
+            strict=True,
+        ):
+            if value >= self.cfg["threshold"]:
+                moved = tuple((start + offset, end + offset) for start, end in fragments)
+                entities[row].append(Entity(self.labels[label], moved, min(1.0, value)))
+        return entities
+
+    def _read_sequences(self, scores: Seq2SeqScores) -> tuple[TokenSets, NDArray[Any]]:
+        """The entities of generated sequences, and the product of their symbols' probabilities."""
+        decoded = decode_sequences(scores.symbols.cpu().numpy(), len(self.labels))
+        sums = numpy.cumsum(scores.log_probs.cpu().numpy().astype(numpy.float64), axis=1)
+        sums = numpy.pad(sums, ((0, 0), (1, 0)))
+        found = decoded.entities
+        behind = decoded.steps + 1
+        values = sums[found.rows, behind] - sums[found.rows, decoded.steps - found.sizes]
+        return found, numpy.exp(values)
+
+    def _read_relations(
+        self, scores: Seq2SeqScores, windows: IntArray
+    ) -> tuple[TokenSets, NDArray[Any]]:
+        """The entities of grids, and their scores."""
+        threshold = max(self.cfg["threshold"], LOWEST_LINK)
+        relations = scores.cells[:, :N_RELATIONS].softmax(1)
+        pairs, links = (
+            (relations[:, relation] >= threshold).nonzero()[:, 0]
+            for relation in (BEGIN_END, INSIDE)
+        )
+        types = scores.cells[pairs, N_RELATIONS:].sigmoid() * relations[pairs, BEGIN_END, None]
+        inside = relations[links, INSIDE]
+        arrays = [part.cpu().numpy() for part in (pairs, types, links, inside)]
+        # A pair has its two relations on either side of the diagonal.
+        offsets = count_cells(windows)
+        for kind in (0, 1):
+            places = arrays[2 * kind]
+            own = numpy.searchsorted(offsets, places, side="right") - 1
+            i, j = numpy.divmod(places - offsets[own], windows[own])
+            kept = i <= j if kind == 0 else i > j
+            arrays[2 * kind], arrays[2 * kind + 1] = places[kept], arrays[2 * kind + 1][kept]
+        return decode_relations(CellScores(*arrays), windows, threshold)

@@ -1,0 +1,256 @@
+"""Texts beside the docs that a component's own encoder reads: descriptions of types, names of known
+entities. The encoder may be inline, or anywhere in the pipeline behind a listener.
+"""
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from spacy.language import Language
+from spacy.pipeline import Tok2Vec
+from spacy.tokens import Doc
+from spacy.vocab import Vocab
+from thinc.api import Model
+
+from spacy_mtlner.models.torch_layer import Rows
+
+
+class PipelineRef:
+    """A weak reference to a pipeline that can be pickled.
+
+    nlp (Optional[Language]): The pipeline.
+    """
+
+    def __init__(self, nlp: Language | None) -> None:
+        self._ref = weakref.ref(nlp) if nlp is not None else None
+
+    def __call__(self) -> Language | None:
+        return self._ref() if self._ref is not None else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PipelineRef, (self(),)
+
+
+class SideTexts:
+    """Keeps what a component's side texts are for its encoder, until that or the texts change.
+
+    nlp (Language): The pipeline, whose tokenizer and encoder read the texts.
+    component (Any): The component, whose model has the reference "tok2vec".
+    make_docs (Callable[[Language], list[Doc]]): Makes the texts' docs.
+    what (str): What the texts are, for error messages.
+    remedy (str): How to do without, as the end of a sentence.
+    """
+
+    def __init__(
+        self,
+        nlp: Language,
+        component: Any,
+        make_docs: Callable[[Language], list[Doc]],
+        *,
+        what: str,
+        remedy: str,
+    ) -> None:
+        self.component = component
+        self.make_docs = make_docs
+        self.what = what
+        self.remedy = remedy
+        self._nlp = PipelineRef(nlp)
+        self._vocab = nlp.vocab  # Of the docs for which the pipeline was found.
+        self._docs: list[Doc] | None = None
+        self._docs_of = PipelineRef(None)
+        self._encoded: Rows | None = None
+        self._encoded_by = PipelineRef(None)
+        self._encoder: tuple[Any, Any] = (None, None)
+
+    def forget(self, *, is_encoder_alone: bool = False) -> None:
+        """Have the texts encoded again when they are needed next.
+
+        is_encoder_alone (bool): Whether the encoder alone has changed, and not the texts.
+        """
+        self._encoded = None
+        if not is_encoder_alone:
+            self._docs = None
+
+    def docs(self, vocab: Vocab) -> list[Doc]:
+        """Make the texts' docs, or take those that are kept.
+
+        vocab (Vocab): That of the docs which the texts are for.
+        RETURNS (list[Doc]): The docs.
+        """
+        nlp = self.find_pipeline(vocab)
+        if self._docs is None or self._docs_of() is not nlp:
+            self._docs, self._docs_of = self.make_docs(nlp), PipelineRef(nlp)
+        return self._docs
+
+    def predict(self, vocab: Vocab) -> Rows:
+        """Encode the texts, or take what is kept of them.
+
+        vocab (Vocab): That of the docs which the texts are for.
+        RETURNS (Rows): The vectors of each text's tokens.
+        """
+        nlp = self.find_pipeline(vocab)
+        # Another pipeline, or another encoder in place of a listener, reads them otherwise; and one
+        # that another component trains, which feeds all its listeners at each update.
+        tok2vec = self.component.model.get_ref("tok2vec")
+        encoder = (tok2vec, getattr(_find_listener(tok2vec), "_outputs", None))
+        is_same = all(a is b for a, b in zip(encoder, self._encoder, strict=True))
+        if self._encoded is None or self._encoded_by() is not nlp or not is_same:
+            self._encoded = self._make_encoder(nlp, vocab).predict()
+            self._encoded_by, self._encoder = PipelineRef(nlp), encoder
+        return self._encoded
+
+    def begin_update(self, vocab: Vocab) -> tuple[Rows, Callable[[Rows], None]]:
+        """Encode the texts for an update.
+
+        vocab (Vocab): That of the docs which the texts are for.
+        RETURNS (tuple[Rows, Callable[[Rows], None]]): The vectors of each text's tokens, and the
+            callback that takes their gradient to the encoder.
+        """
+        self._encoded = None
+        return self._make_encoder(self.find_pipeline(vocab), vocab).begin_update()
+
+    def _make_encoder(self, nlp: Language, vocab: Vocab) -> "SideTextEncoder":
+        docs = self.docs(vocab)
+        return SideTextEncoder(nlp, self.component, docs, what=self.what, remedy=self.remedy)
+
+    def find_pipeline(self, vocab: Vocab) -> Language:
+        """Find the pipeline that the component is in; of several, the one of the docs' vocab.
+
+        vocab (Vocab): The docs' vocab.
+        RETURNS (Language): The pipeline.
+        RAISES (ValueError): If the component is in none.
+        """
+        nlp = self._nlp()
+        if (
+            nlp is None
+            or not self._is_in(nlp)
+            or (nlp.vocab is not vocab and self._vocab is not vocab)
+        ):
+            # A component that was added with `source=` is not told so.
+            languages = [o for o in gc.get_objects() if issubclass(type(o), Language)]
+            found = sorted(filter(self._is_in, languages), key=lambda o: o.vocab is not vocab)
+            if not found:
+                message = f"is in no pipeline, whose tokenizer its {self.what} need."
+                raise ValueError(f"{self.component.name} {message}")
+            nlp = found[0]
+            self._nlp, self._vocab = PipelineRef(nlp), vocab
+        return nlp
+
+    def _is_in(self, nlp: Language) -> bool:
+        return any(pipe is self.component for _, pipe in nlp.components)
+
+
+def _find_listener(tok2vec: Model) -> Any:
+    """A listener's class, and that of its upstream component, depend on their package."""
+    return next((node for node in tok2vec.walk() if hasattr(node, "receive")), None)
+
+
+class SideTextEncoder:
+    """Has a component's encoder read docs beside those of the batch.
+
+    nlp (Language): The pipeline that the component is in.
+    component (Any): The component.
+    docs (Sequence[Doc]): The docs.
+    what (str): What the docs are, for error messages.
+    remedy (str): How to do without, as the end of a sentence.
+    RAISES (ValueError): If the component listens to an encoder that the pipeline does not have.
+    """
+
+    def __init__(
+        self, nlp: Language, component: Any, docs: Sequence[Doc], *, what: str, remedy: str
+    ) -> None:
+        self.name = component.name
+        self.what = what
+        self.remedy = remedy
+        self.tok2vec = component.model.get_ref("tok2vec")
+        self.docs = list(docs)
+        self.listener = _find_listener(self.tok2vec)
+        self.upstream: Any = None
+        if self.listener is not None:
+            self.upstream = self._find_upstream(nlp, component)
+
+    def _find_upstream(self, nlp: Language, component: Any) -> Any:
+        pipe: Any
+        for _, pipe in nlp.components:
+            if pipe is component:
+                break
+            if not hasattr(pipe, "listener_map"):
+                continue
+            is_linked = any(x is self.listener for x in pipe.listener_map.get(self.name, ()))
+            if not is_linked:  # spaCy links only components that are enabled at that time.
+                pipe.find_listeners(component)
+                if not pipe.remove_listener(self.listener, self.name):
+                    continue
+            return pipe
+        raise ValueError(
+            f"{self.name} listens to {self.listener.upstream_name!r}, but no component of the "
+            f"pipeline feeds it: put a tok2vec or transformer component of that name before it."
+        )
+
+    def predict(self) -> Rows:
+        """RETURNS (Rows): The docs' vectors."""
+        if self.upstream is not None:
+            list(self.upstream.pipe(self.docs))
+        return self.tok2vec.predict(self.docs)
+
+    def begin_update(self) -> tuple[Rows, Callable[[Rows], None]]:
+        """RETURNS (tuple[Rows, Callable[[Rows], None]]): The docs' vectors, and the callback that
+        takes their gradient to the encoder.
+        """
+        if self.upstream is None:
+            self._refuse_scaler(self.tok2vec, "its own encoder")
+            return self.tok2vec.begin_update(self.docs)
+        if self.listener._batch_id is None:  # The upstream component is frozen.
+            return self.predict(), lambda d_rows: None
+        outputs, backprop_outputs = self._run_upstream()
+        batch_id = self.listener.get_batch_id(self.docs)
+        with self._feeding(batch_id, outputs, backprop_outputs):
+            rows, backprop_rows = self.tok2vec.begin_update(self.docs)
+
+        def backprop(d_rows: Rows) -> None:
+            # A transformer's listener looks up its callback only then.
+            with self._feeding(batch_id, outputs, backprop_outputs):
+                backprop_rows(d_rows)
+
+        return rows, backprop
+
+    def _run_upstream(self) -> tuple[Any, Callable[[Any], Any]]:
+        """What the upstream component's model passes to its listeners, and takes back."""
+        model = self.upstream.model
+        self._refuse_scaler(model, repr(self.upstream.name))
+        outputs, backprop = model.begin_update(self.docs)
+        if isinstance(self.upstream, Tok2Vec):
+            return outputs, backprop
+        if hasattr(outputs, "unsplit_by_doc"):  # spacy-transformers
+
+            def backprop_docs(d_docs: Any) -> Any:
+                return backprop(outputs.unsplit_by_doc([list(d.tensors) for d in d_docs]))
+
+            return outputs.doc_data, backprop_docs
+        raise ValueError(
+            f"{self.name} cannot learn {self.what} over {self.upstream.name!r}, a "
+            f"{type(self.upstream).__name__}: use a tok2vec or transformer component, freeze that "
+            f"one, or {self.remedy}."
+        )
+
+    def _refuse_scaler(self, model: Model, name: str) -> None:
+        for shim in (shim for node in model.walk() for shim in node.shims):
+            if getattr(getattr(shim, "_grad_scaler", None), "_enabled", False):
+                raise ValueError(
+                    f"{self.name} cannot learn {self.what} over {name} with a gradient scaler, "
+                    f"which would unscale gradients twice: set mixed_precision = false or its "
+                    f"grad_scaler_config's enabled = false."
+                )
+
+    @contextmanager
+    def _feeding(self, *state: Any) -> Iterator[None]:
+        """Feed the listener with the docs; it gets back the batch's data after that."""
+        listener = self.listener
+        kept = listener._batch_id, listener._outputs, listener._backprop
+        listener.receive(*state)
+        try:
+            yield
+        finally:
+            listener.receive(*kept)
