@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +19,11 @@ from spacy_mtlner.nn.pointer import (
     span_logits,
 )
 from spacy_mtlner.nn.ragged import group_rows
-from spacy_mtlner.nn.seq2seq import Seq2SeqScores
 from spacy_mtlner.nn.span import SpanScores
 from spacy_mtlner.nn.tagger import CRFScores
+
+if TYPE_CHECKING:  # It imports transformers' models, which takes seconds.
+    from spacy_mtlner.nn.seq2seq import Seq2SeqScores
 
 
 def weighted_mean(losses: Tensor, weights: Tensor, annotated: Tensor) -> Tensor:
@@ -278,7 +280,7 @@ class Seq2SeqGold(NamedTuple):
 
 
 def seq2seq_loss(
-    scores: Seq2SeqScores,
+    scores: "Seq2SeqScores",
     gold: Seq2SeqGold,
     *,
     relation_weight: float,

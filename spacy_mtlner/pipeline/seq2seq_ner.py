@@ -91,7 +91,7 @@ DEFAULT_SEQ2SEQ_MODEL = make_default_model(DEFAULT_CONFIG)
         "beam_width": 1,
         "threshold": 0.3,
         "relation_weight": 0.3,
-        "alpha": 5.0,
+        "alpha": 1.0,
         "tau": 1.0,
         "scorer": {"@scorers": "spacy_mtlner.entity_scorer.v1"},
     },
