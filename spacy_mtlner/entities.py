@@ -101,6 +101,16 @@ def merge_touching(fragments: Iterable[tuple[int, int]]) -> Fragments:
     return tuple(merged)
 
 
+def shift_fragments(fragments: Iterable[tuple[int, int]], offset: int) -> Fragments:
+    """Move fragments.
+
+    fragments (Iterable[tuple[int, int]]): (start, end) offsets.
+    offset (int): By how much, to either side.
+    RETURNS (Fragments): The moved ones.
+    """
+    return tuple((start + offset, end + offset) for start, end in fragments)
+
+
 def find_inside(entities: Sequence[Fragments]) -> list[bool]:
     """Tell which entities lie, fragment by fragment, inside another one that is not the same.
 

@@ -13,8 +13,8 @@ from spacy_mtlner.codecs.tags import SchemeName, TagScheme
 from spacy_mtlner.models.torch_layer import (
     build,
     detach_scores,
-    grow,
     initialize_tok2vec,
+    resize_output,
     torch_layer,
 )
 from spacy_mtlner.nn.rnn import RNNKind
@@ -48,7 +48,7 @@ def build_crf_tagger_v1(
     model.set_ref("tok2vec", tok2vec)
     model.set_ref("output_layer", tagger)
     model.attrs["tag_scheme"] = tag_scheme
-    model.attrs["resize_output"] = _resize_output
+    model.attrs["resize_output"] = partial(resize_output, make_settings=_settings)
     return model
 
 
@@ -75,13 +75,9 @@ def _init(model: Model, X: list[Doc] | None = None, Y: Any = None) -> None:
     initialize_tok2vec(model, X)
     tagger = model.get_ref("output_layer")
     tagger.set_dim("nO", model.get_dim("nO"))
-    build(tagger, nI=tagger.get_dim("nI"), nO=model.get_dim("nO"))
+    build(tagger, **_settings(model))
 
 
-def _resize_output(model: Model, new_nO: int) -> Model:
-    """Add tags behind the present ones, whose weights stay."""
+def _settings(model: Model) -> dict[str, int]:
     tagger = model.get_ref("output_layer")
-    grow(tagger, nI=tagger.get_dim("nI"), nO=new_nO)
-    for node in (model, tagger):
-        node.set_dim("nO", new_nO, force=True)
-    return model
+    return {"nI": tagger.get_dim("nI"), "nO": tagger.get_dim("nO")}

@@ -12,8 +12,8 @@ from spacy_mtlner.models.torch_layer import (
     Rows,
     build,
     detach_scores,
-    grow,
     initialize_tok2vec,
+    resize_output,
     torch_layer,
 )
 from spacy_mtlner.nn.pointer import PointerScores, PointerTagger
@@ -90,7 +90,7 @@ def build_pointer_tagger_v1(
             "described": True,
             "max_length": max_length,
             "description_length": description_length,
-            "resize_output": _resize_output,
+            "resize_output": partial(resize_output, make_settings=_settings),
         },
     )
     return model
@@ -128,12 +128,3 @@ def _settings(model: Model) -> dict[str, int]:
     tagger = model.get_ref("output_layer")
     length = model.attrs["description_length"] if model.attrs["described"] else 0
     return {"nI": tagger.get_dim("nI"), "nO": tagger.get_dim("nO"), "description_length": length}
-
-
-def _resize_output(model: Model, new_nO: int) -> Model:
-    """Add types behind the present ones, whose weights stay."""
-    tagger = model.get_ref("output_layer")
-    tagger.set_dim("nO", new_nO, force=True)
-    model.set_dim("nO", new_nO, force=True)
-    grow(tagger, **_settings(model))
-    return model

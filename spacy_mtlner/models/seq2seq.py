@@ -22,8 +22,8 @@ from spacy_mtlner.models.torch_layer import (
     detach_scores,
     flatten_rows,
     get_module_shim,
-    grow,
     initialize_tok2vec,
+    resize_output,
     set_module_dropout,
     split_rows,
     torch_layer,
@@ -190,7 +190,7 @@ def build_seq2seq_v1(
             "n_names": n_names,
             "window": window,
             "max_steps": config["max_position_embeddings"] if config else 0,
-            "resize_output": _resize_output,
+            "resize_output": partial(resize_output, make_settings=_settings),
         },
     )
     return model
@@ -277,15 +277,6 @@ def _settings(model: Model) -> dict[str, Any]:
         "nO": tagger.get_dim("nO"),
         "config": model.attrs["config"],
     }
-
-
-def _resize_output(model: Model, new_nO: int) -> Model:
-    """Add types behind the present ones, whose weights stay."""
-    tagger = model.get_ref("output_layer")
-    tagger.set_dim("nO", new_nO, force=True)
-    model.set_dim("nO", new_nO, force=True)
-    grow(tagger, **_settings(model))
-    return model
 
 
 def _to_batch(

@@ -13,8 +13,8 @@ from spacy_mtlner.models.torch_layer import (
     Rows,
     build,
     detach_scores,
-    grow,
     initialize_tok2vec,
+    resize_output,
     rows_to_torch,
     torch_layer,
 )
@@ -84,7 +84,7 @@ def build_span_classifier_v1(
         attrs={
             "context": context,
             "length_logits": [],
-            "resize_output": _resize_output,
+            "resize_output": partial(resize_output, make_settings=_settings),
         },
     )
     return model
@@ -147,15 +147,6 @@ def _settings(model: Model) -> dict[str, Any]:
         "nO": classifier.get_dim("nO"),
         "length_logits": model.attrs["length_logits"],
     }
-
-
-def _resize_output(model: Model, new_nO: int) -> Model:
-    """Add classes behind the present ones, whose weights stay."""
-    classifier = model.get_ref("output_layer")
-    classifier.set_dim("nO", new_nO, force=True)
-    model.set_dim("nO", new_nO, force=True)
-    grow(classifier, **_settings(model))
-    return model
 
 
 def _to_torch(

@@ -183,6 +183,25 @@ def grow(model: Model, **settings: Any) -> None:
     model.shims[0] = new
 
 
+def resize_output(
+    model: Model, new_nO: int, *, make_settings: Callable[[Model], dict[str, Any]]
+) -> Model:
+    """Add outputs behind the present ones of the reference "output_layer", whose weights stay. With
+    make_settings given it is what spaCy calls as a model's attribute "resize_output".
+
+    model (Model): The model.
+    new_nO (int): The new number of outputs.
+    make_settings (Callable[[Model], dict[str, Any]]): Makes the builder's keyword arguments from
+        the model, whose dimensions are the new ones by then.
+    RETURNS (Model): The model.
+    """
+    layer = model.get_ref("output_layer")
+    for node in (layer, model):
+        node.set_dim("nO", new_nO, force=True)
+    grow(layer, **make_settings(model))
+    return model
+
+
 def initialize_tok2vec(model: Model, docs: list[Doc] | None) -> None:
     """Initialise the reference "tok2vec" of a model, whose width is known only then, and set the
     width as dimension nI of the reference "output_layer".

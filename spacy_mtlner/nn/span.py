@@ -227,8 +227,8 @@ def attend(ahead: Tensor, back: Tensor, ahead_at: Tensor, back_at: Tensor, mask:
     last = mask.sum(1, keepdim=True) - 1  # (n_candidates, 1)
     places = torch.arange(mask.shape[1], device=mask.device).minimum(last)  # (n, length)
     from_start, from_end = ahead_at[:, None] + places, back_at[:, None] + last - places
-    outputs = torch.cat([embedding(from_start, ahead), embedding(from_end, back)], dim=-1)
-    # (n, length, 2 half)
+    parts = embedding(from_start, ahead), embedding(from_end, back)
+    outputs = torch.cat(parts, dim=-1)  # (n, length, 2 half)
     ends = embedding(ahead_at + last[:, 0], ahead), embedding(back_at + last[:, 0], back)
     final = torch.cat(ends, dim=-1)  # (n, 2 half)
     weights = torch.einsum("nth,nh->nt", outputs, final)

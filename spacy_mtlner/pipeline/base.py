@@ -18,7 +18,7 @@ from spacy.vocab import Vocab
 from thinc.api import Config, Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
-from spacy_mtlner.entities import Entity, write_entities, write_ents
+from spacy_mtlner.entities import DEFAULT_KEY, Entity, write_entities, write_ents
 from spacy_mtlner.pipeline.gold import (
     Gold,
     GoldReport,
@@ -44,6 +44,13 @@ window_size = 1
 maxout_pieces = 3
 subword_features = true
 """
+
+
+DEFAULT_SCORE_WEIGHTS: dict[str, float | None] = {
+    f"spans_{DEFAULT_KEY}_f": 1.0,
+    f"spans_{DEFAULT_KEY}_p": 0.0,
+    f"spans_{DEFAULT_KEY}_r": 0.0,
+}
 
 
 def make_default_model(config: str) -> dict[str, Any]:

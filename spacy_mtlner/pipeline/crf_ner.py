@@ -17,7 +17,7 @@ from torch import Tensor
 from spacy_mtlner.codecs.tags import TagScheme
 from spacy_mtlner.entities import DEFAULT_KEY, Entity
 from spacy_mtlner.nn.tagger import CRFScores
-from spacy_mtlner.pipeline.base import make_default_model
+from spacy_mtlner.pipeline.base import DEFAULT_SCORE_WEIGHTS, make_default_model
 from spacy_mtlner.pipeline.gold import Gold, GoldSource
 from spacy_mtlner.pipeline.tagging import (
     TaggingComponent,
@@ -53,11 +53,7 @@ DEFAULT_CRF_MODEL = make_default_model(DEFAULT_CONFIG)
         "learn_rate_factor": 1.0,
         "scorer": {"@scorers": "spacy_mtlner.entity_scorer.v1"},
     },
-    default_score_weights={
-        f"spans_{DEFAULT_KEY}_f": 1.0,
-        f"spans_{DEFAULT_KEY}_p": 0.0,
-        f"spans_{DEFAULT_KEY}_r": 0.0,
-    },
+    default_score_weights=DEFAULT_SCORE_WEIGHTS,
 )
 def make_crf_ner(
     nlp: Language,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
-from thinc.api import Model, Optimizer
+from thinc.api import Model
 from torch import Tensor
 
 from spacy_mtlner.codecs.pointers import encode_pointers
@@ -32,13 +32,13 @@ from spacy_mtlner.nn.pointer import (
     span_logits,
 )
 from spacy_mtlner.pipeline.base import (
-    EntityComponent,
+    DEFAULT_SCORE_WEIGHTS,
     classify_spans,
     make_default_model,
     weigh_rows,
 )
 from spacy_mtlner.pipeline.gold import Gold, GoldReport, GoldSource, known_tokens
-from spacy_mtlner.pipeline.side_texts import SideTexts
+from spacy_mtlner.pipeline.side_texts import SideTextComponent, SideTexts
 
 Matching = Literal["spans", "nearest"]
 OUTSIDE = "O"  # The description of what is no entity.
@@ -76,11 +76,7 @@ DEFAULT_POINTER_MODEL = make_default_model(DEFAULT_CONFIG)
         "positive_weight": 1.0,
         "scorer": {"@scorers": "spacy_mtlner.entity_scorer.v1"},
     },
-    default_score_weights={
-        f"spans_{DEFAULT_KEY}_f": 1.0,
-        f"spans_{DEFAULT_KEY}_p": 0.0,
-        f"spans_{DEFAULT_KEY}_r": 0.0,
-    },
+    default_score_weights=DEFAULT_SCORE_WEIGHTS,
 )
 def make_pointer_ner(
     nlp: Language,
@@ -117,7 +113,7 @@ def make_pointer_ner(
     )
 
 
-class PointerEntityRecognizer(EntityComponent):
+class PointerEntityRecognizer(SideTextComponent):
     """Finds contiguous entities, nested ones of any type included.
 
     A candidate of start i, end j and type r has the pointers' probability p: with matching "spans"
@@ -172,7 +168,7 @@ class PointerEntityRecognizer(EntityComponent):
             descriptions={},
             untrained=[],
         )
-        self._texts = SideTexts(
+        self.side_texts = SideTexts(
             nlp,
             self,
             self._make_descriptions,
@@ -218,7 +214,7 @@ class PointerEntityRecognizer(EntityComponent):
             )
         if self.is_initialized:
             self._check_descriptions(found)
-        self._texts.forget()
+        self.side_texts.forget()
         self.cfg["descriptions"] = dict(found)
 
     def add_type(self, label: str, description: str) -> None:
@@ -240,7 +236,7 @@ class PointerEntityRecognizer(EntityComponent):
         except ValueError:
             self.cfg["descriptions"] = known
             raise
-        self._texts.forget()
+        self.side_texts.forget()
         if is_new and self.is_initialized:
             self.cfg["untrained"].append(label)
 
@@ -305,7 +301,7 @@ class PointerEntityRecognizer(EntityComponent):
         report (GoldReport): What the training data hold.
         """
         self._check_descriptions(self.cfg["descriptions"])
-        self._texts.forget()
+        self.side_texts.forget()
         self.cfg["untrained"] = []
         self.model.initialize(X=PointerInputs(sample, []))
 
@@ -329,44 +325,13 @@ class PointerEntityRecognizer(EntityComponent):
             return PointerInputs(docs, [])
         vocab = docs[0].vocab
         if is_train:
-            return PointerInputs(docs, *self._texts.begin_update(vocab))
-        return PointerInputs(docs, self._texts.predict(vocab))
+            return PointerInputs(docs, *self.side_texts.begin_update(vocab))
+        return PointerInputs(docs, self.side_texts.predict(vocab))
 
     def _make_descriptions(self, nlp: Language) -> list[Doc]:
         length = self.model.attrs["description_length"]
         texts = self.cfg["descriptions"]
         return [nlp.make_doc(texts[name])[:length].as_doc() for name in (*self.labels, OUTSIDE)]
-
-    def finish_update(self, sgd: Optimizer) -> None:
-        """Change the weights by their gradients, the head's at its own learning rate.
-
-        sgd (Optimizer): The optimizer.
-        """
-        # With annotating_components they were encoded since the update.
-        self._texts.forget(is_encoder_alone=True)
-        super().finish_update(sgd)
-
-    def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> "PointerEntityRecognizer":
-        """Load the component.
-
-        path (Any): Its folder.
-        exclude (Iterable[str]): What not to load.
-        RETURNS (PointerEntityRecognizer): Itself.
-        """
-        self._texts.forget()
-        super().from_disk(path, exclude=exclude)
-        return self
-
-    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> Any:
-        """Load the component.
-
-        bytes_data (bytes): What `to_bytes` returned.
-        exclude (Iterable[str]): What not to load.
-        RETURNS (PointerEntityRecognizer): Itself.
-        """
-        self._texts.forget()
-        super().from_bytes(bytes_data, exclude=exclude)
-        return self
 
     def decode(self, docs: Sequence[Doc], scores: PointerScores) -> list[list[Entity]]:
         """Find the candidates whose score reaches the threshold.

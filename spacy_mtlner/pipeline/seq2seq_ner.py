@@ -19,7 +19,7 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.util import logger
 from spacy.vocab import Vocab
-from thinc.api import Model, Optimizer
+from thinc.api import Model
 from torch import Tensor
 
 from spacy_mtlner.codecs.fragments import TokenSets, cut_into_windows
@@ -35,19 +35,19 @@ from spacy_mtlner.codecs.relations import (
 )
 from spacy_mtlner.codecs.sequence import decode_sequences, encode_sequences, list_allowed
 from spacy_mtlner.codecs.tags import IntArray
-from spacy_mtlner.entities import DEFAULT_KEY, Entity
+from spacy_mtlner.entities import DEFAULT_KEY, Entity, shift_fragments
 from spacy_mtlner.models.seq2seq import BART_PREFIX, KnownNames, Seq2SeqInputs
 from spacy_mtlner.nn.losses import Seq2SeqGold, seq2seq_loss
 from spacy_mtlner.nn.seq2seq import Seq2SeqScores
-from spacy_mtlner.pipeline.base import EntityComponent, make_default_model
-from spacy_mtlner.pipeline.gold import Gold, GoldReport, GoldSource, read_gold
+from spacy_mtlner.pipeline.base import DEFAULT_SCORE_WEIGHTS, make_default_model
+from spacy_mtlner.pipeline.gold import Gold, GoldReport, GoldSource, known_tokens, read_gold
 from spacy_mtlner.pipeline.knowledge import (
     Knowledge,
     count_entities,
     read_knowledge,
     select_frequent,
 )
-from spacy_mtlner.pipeline.side_texts import SideTexts
+from spacy_mtlner.pipeline.side_texts import SideTextComponent, SideTexts
 from spacy_mtlner.pipeline.windows import cut_doc, select_inside
 
 DecoderName = Literal["generate", "relations"]
@@ -95,11 +95,7 @@ DEFAULT_SEQ2SEQ_MODEL = make_default_model(DEFAULT_CONFIG)
         "tau": 1.0,
         "scorer": {"@scorers": "spacy_mtlner.entity_scorer.v1"},
     },
-    default_score_weights={
-        f"spans_{DEFAULT_KEY}_f": 1.0,
-        f"spans_{DEFAULT_KEY}_p": 0.0,
-        f"spans_{DEFAULT_KEY}_r": 0.0,
-    },
+    default_score_weights=DEFAULT_SCORE_WEIGHTS,
 )
 def make_seq2seq_ner(
     nlp: Language,
@@ -156,7 +152,7 @@ class Seq2SeqTargets:
     relations: RelationTargets | None
 
 
-class Seq2SeqEntityRecognizer(EntityComponent):
+class Seq2SeqEntityRecognizer(SideTextComponent):
     """Finds entities of any form: flat, nested and discontinuous ones.
 
     With decoder "generate", a doc's entities are generated window by window as sequences of tokens
@@ -210,7 +206,7 @@ class Seq2SeqEntityRecognizer(EntityComponent):
             knowledge={},
         )
         self.decoder = decoder
-        self._names = SideTexts(
+        self.side_texts = SideTexts(
             nlp,
             self,
             self._make_names,
@@ -280,7 +276,7 @@ class Seq2SeqEntityRecognizer(EntityComponent):
             label: [list(item) for item in select_frequent(names, n_names)]
             for label, names in sorted(knowledge.items())
         }
-        self._names.forget()
+        self.side_texts.forget()
 
     def add_label(self, label: str) -> int:
         """Add a label; a component that is initialised gets a larger output.
@@ -288,7 +284,7 @@ class Seq2SeqEntityRecognizer(EntityComponent):
         label (str): The label.
         RETURNS (int): 1, or 0 if it was there already.
         """
-        self._names.forget()
+        self.side_texts.forget()
         return super().add_label(label)
 
     def initialize(
@@ -326,7 +322,7 @@ class Seq2SeqEntityRecognizer(EntityComponent):
         sample (list[Doc]): Some docs; at least one has tokens.
         report (GoldReport): What the training data hold.
         """
-        self._names.forget()
+        self.side_texts.forget()
         self.model.initialize(X=Seq2SeqInputs(sample, []))
 
     def read_gold(self, example: Example) -> Gold | None:
@@ -342,13 +338,12 @@ class Seq2SeqEntityRecognizer(EntityComponent):
     def _cut(self, doc: Doc) -> list[int]:
         return cut_doc(doc, self.model.attrs["window"])
 
-    def _measure_windows(self, docs: Sequence[Doc]) -> tuple[IntArray, IntArray]:
-        """The windows' numbers of tokens, and the doc that each one is of."""
-        ends = [self._cut(doc) for doc in docs]
+    def _measure_windows(self, ends: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
+        """The windows' numbers of tokens, and the doc that each one is of, from each doc's cuts."""
         sizes = [numpy.diff(part, prepend=0) for part in ends]
         empty = numpy.zeros(0, dtype=numpy.int64)
         windows = numpy.concatenate([empty, *sizes]).astype(numpy.int64)
-        return windows, numpy.repeat(numpy.arange(len(docs)), list(map(len, ends)))
+        return windows, numpy.repeat(numpy.arange(len(ends)), list(map(len, ends)))
 
     def make_inputs(self, docs: list[Doc], *, is_train: bool) -> Seq2SeqInputs:
         """Cut docs into windows, and add the known entities.
@@ -357,7 +352,7 @@ class Seq2SeqEntityRecognizer(EntityComponent):
         is_train (bool): Whether the encoder learns from the known entities.
         RETURNS (Seq2SeqInputs): The model's input, for the decoder that is set.
         """
-        windows, _ = self._measure_windows(docs)
+        windows, _ = self._measure_windows([self._cut(doc) for doc in docs])
         is_generated = self.decoder == "generate"
         return Seq2SeqInputs(
             docs,
@@ -405,43 +400,12 @@ class Seq2SeqEntityRecognizer(EntityComponent):
         types, weights = [i for i, _, _ in names], [weight for _, _, weight in names]
         if not names:
             return KnownNames([], [], [], [])
-        docs = self._names.docs(vocab)
+        docs = self.side_texts.docs(vocab)
         if self.model.attrs["bart"] is not None:  # It reads them itself.
             return KnownNames(docs, types, weights, [])
         if is_train:
-            return KnownNames(docs, types, weights, *self._names.begin_update(vocab))
-        return KnownNames(docs, types, weights, self._names.predict(vocab))
-
-    def finish_update(self, sgd: Optimizer) -> None:
-        """Change the weights by their gradients, the head's at its own learning rate.
-
-        sgd (Optimizer): The optimizer.
-        """
-        # With annotating_components they were encoded since the update.
-        self._names.forget(is_encoder_alone=True)
-        super().finish_update(sgd)
-
-    def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> "Seq2SeqEntityRecognizer":
-        """Load the component.
-
-        path (Any): Its folder.
-        exclude (Iterable[str]): What not to load.
-        RETURNS (Seq2SeqEntityRecognizer): Itself.
-        """
-        self._names.forget()
-        super().from_disk(path, exclude=exclude)
-        return self
-
-    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> Any:
-        """Load the component.
-
-        bytes_data (bytes): What `to_bytes` returned.
-        exclude (Iterable[str]): What not to load.
-        RETURNS (Seq2SeqEntityRecognizer): Itself.
-        """
-        self._names.forget()
-        super().from_bytes(bytes_data, exclude=exclude)
-        return self
+            return KnownNames(docs, types, weights, *self.side_texts.begin_update(vocab))
+        return KnownNames(docs, types, weights, self.side_texts.predict(vocab))
 
     def read_golds(self, examples: Sequence[Example]) -> Seq2SeqTargets:
         """Read the gold of a batch, window by window.
@@ -452,13 +416,14 @@ class Seq2SeqEntityRecognizer(EntityComponent):
         """
         golds: list[Gold | None] = super().read_golds(examples)
         ids = {label: i for i, label in enumerate(self.labels)}
-        windows, rows = self._measure_windows([example.predicted for example in examples])
+        ends = [self._cut(example.predicted) for example in examples]
+        windows, rows = self._measure_windows(ends)
         entities = [
             part
-            for example, gold in zip(examples, golds, strict=True)
+            for own, gold in zip(ends, golds, strict=True)
             for part in cut_into_windows(
                 [(e.fragments, ids[e.label]) for e in (gold.entities if gold else ())],
-                self._cut(example.predicted),
+                own,
             )
         ]
         symbols = encode_sequences(entities, len(ids))[:, : self.model.attrs["max_steps"]]
@@ -484,12 +449,7 @@ class Seq2SeqEntityRecognizer(EntityComponent):
         n_tokens = sum(n for n, gold in zip(lengths, golds.golds, strict=True) if gold is not None)
         doc_weights = numpy.array([gold.weight if gold else 0.0 for gold in golds.golds])
         weights = (doc_weights / max(1, n_tokens))[golds.rows].astype(numpy.float32)
-        unknown = numpy.concatenate(
-            [
-                numpy.zeros(n, dtype=bool) if gold is None or gold.unknown is None else gold.unknown
-                for gold, n in zip(golds.golds, lengths, strict=True)
-            ]
-        )
+        unknown = ~known_tokens(golds.golds, lengths)
         ends = numpy.cumsum(golds.windows)
         n_unknown = numpy.add.reduceat(unknown, ends - golds.windows, dtype=numpy.int64)
         is_end = golds.symbols == 0
@@ -531,7 +491,7 @@ class Seq2SeqEntityRecognizer(EntityComponent):
         scores (Seq2SeqScores): The model's output.
         RETURNS (list[list[Entity]]): Each doc's entities, in order of the text.
         """
-        windows, rows = self._measure_windows(docs)
+        windows, rows = self._measure_windows([self._cut(doc) for doc in docs])
         if self.decoder == "generate":
             found, values = self._read_sequences(scores)
         else:
@@ -549,7 +509,7 @@ class Seq2SeqEntityRecognizer(EntityComponent):
             strict=True,
         ):
             if value >= self.cfg["threshold"]:
-                moved = tuple((start + offset, end + offset) for start, end in fragments)
+                moved = shift_fragments(fragments, offset)
                 entities[row].append(Entity(self.labels[label], moved, min(1.0, value)))
         return entities
 

@@ -4,7 +4,7 @@ entities. The encoder may be inline, or anywhere in the pipeline behind a listen
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,10 @@ from spacy.language import Language
 from spacy.pipeline import Tok2Vec
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
-from thinc.api import Model
+from thinc.api import Model, Optimizer
 
 from spacy_mtlner.models.torch_layer import Rows
+from spacy_mtlner.pipeline.base import EntityComponent
 
 
 class PipelineRef:
@@ -145,6 +146,45 @@ class SideTexts:
 def _find_listener(tok2vec: Model) -> Any:
     """A listener's class, and that of its upstream component, depend on their package."""
     return next((node for node in tok2vec.walk() if hasattr(node, "receive")), None)
+
+
+class SideTextComponent(EntityComponent):
+    """Base of the components with side texts, which are encoded anew when the component changes. A
+    subclass sets `side_texts` when it is made.
+    """
+
+    side_texts: SideTexts
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """Change the weights by their gradients, the head's at its own learning rate.
+
+        sgd (Optimizer): The optimizer.
+        """
+        # With annotating_components the texts were encoded since the update.
+        self.side_texts.forget(is_encoder_alone=True)
+        super().finish_update(sgd)
+
+    def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> Any:
+        """Load the component.
+
+        path (Any): Its folder.
+        exclude (Iterable[str]): What not to load.
+        RETURNS (SideTextComponent): Itself.
+        """
+        self.side_texts.forget()
+        super().from_disk(path, exclude=exclude)
+        return self
+
+    def from_bytes(self, bytes_data: bytes, *, exclude: Iterable[str] = ()) -> Any:
+        """Load the component.
+
+        bytes_data (bytes): What `to_bytes` returned.
+        exclude (Iterable[str]): What not to load.
+        RETURNS (SideTextComponent): Itself.
+        """
+        self.side_texts.forget()
+        super().from_bytes(bytes_data, exclude=exclude)
+        return self
 
 
 class SideTextEncoder:

@@ -23,12 +23,13 @@ from torch import Tensor
 
 from spacy_mtlner.codecs.spans import NO_CANDIDATES, Candidates, FloatArray, find_among
 from spacy_mtlner.codecs.tags import BoolArray
-from spacy_mtlner.entities import DEFAULT_KEY, Entity, Fragments, read_fragments
+from spacy_mtlner.entities import DEFAULT_KEY, Entity, Fragments, read_fragments, shift_fragments
 from spacy_mtlner.models.span_classifier import SpanInputs
 from spacy_mtlner.models.torch_layer import get_module_shim
 from spacy_mtlner.nn.losses import SpanGold, span_loss
 from spacy_mtlner.nn.span import SpanRequest, SpanScores
 from spacy_mtlner.pipeline.base import (
+    DEFAULT_SCORE_WEIGHTS,
     EntityComponent,
     check_ends,
     make_default_model,
@@ -80,11 +81,7 @@ _ENOUGH = 0.95  # Recall of the candidates below which there is a warning.
         "negative_ratio": None,
         "scorer": {"@scorers": "spacy_mtlner.entity_scorer.v1"},
     },
-    default_score_weights={
-        f"spans_{DEFAULT_KEY}_f": 1.0,
-        f"spans_{DEFAULT_KEY}_p": 0.0,
-        f"spans_{DEFAULT_KEY}_r": 0.0,
-    },
+    default_score_weights=DEFAULT_SCORE_WEIGHTS,
 )
 def make_span_ner(
     nlp: Language,
@@ -383,7 +380,7 @@ class SpanEntityRecognizer(EntityComponent):
                         f"{doc.text[:40]!r}. The component or reader that writes it must come "
                         f"before; in training, name it in annotating_components."
                     )
-                fragments += (_shift(found, offset) for found in read_fragments(doc, key))
+                fragments += (shift_fragments(found, offset) for found in read_fragments(doc, key))
             offset += len(doc)
         return Candidates.of_fragments(fragments)
 
@@ -398,7 +395,7 @@ class SpanEntityRecognizer(EntityComponent):
         offset = 0
         for gold, length in zip(golds, lengths, strict=True):
             for entity in gold.entities if gold is not None else ():
-                place = _shift(entity.fragments, offset)
+                place = shift_fragments(entity.fragments, offset)
                 classes.setdefault(place, set()).add(ids[entity.label])
             offset += length
         shares = numpy.zeros((len(classes), self.n_outputs), dtype=numpy.float32)
@@ -478,7 +475,7 @@ class SpanEntityRecognizer(EntityComponent):
             fragments: list[Fragments] = []
             offset = 0
             for doc, given in zip(part, entities[start : start + len(part)], strict=True):
-                fragments += (_shift(entity.fragments, offset) for entity in given)
+                fragments += (shift_fragments(entity.fragments, offset) for entity in given)
                 offset += len(doc)
             return SpanInputs(part, SpanRequest(Candidates.of_fragments(fragments), NO_CANDIDATES))
 
@@ -567,10 +564,6 @@ class CandidateCounts:
             f"{self.n_candidates / self.n_tokens:.1f} candidates a token, "
             f"{100 * self.recall:.1f} % of {self.n_gold} gold entities among them"
         )
-
-
-def _shift(fragments: Fragments, offset: int) -> Fragments:
-    return tuple((start + offset, end + offset) for start, end in fragments)
 
 
 def _to_candidates(scores: SpanScores) -> Candidates:

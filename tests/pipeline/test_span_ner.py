@@ -46,7 +46,6 @@ BOUNDARIES = {
     "per_token": 2.0,
 }
 Found = list[tuple[str, Fragments]]
-# Nested entities of one type, of two types, a shared start, and a discontinuous one.
 
 
 @Language.component("mark_all", assigns=["doc.spans"])
@@ -56,6 +55,8 @@ def mark_all(doc: Doc) -> Doc:
 
 
 Language.component("mark_all_silently", func=mark_all)
+
+# Nested entities of one type and of two types, and entities that share a start.
 TRAIN: list[tuple[str, Found]] = [
     ("the king of France slept", [("PER", ((0, 4),)), ("LOC", ((3, 4),))]),
     ("my aunt 's old dog barked", [("PER", ((0, 2),)), ("ANI", ((0, 5),))]),
