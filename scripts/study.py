@@ -68,6 +68,7 @@ class Variant:
     dev (Path): The corpus by which the best pipeline is chosen.
     test (Optional[Path]): The corpus on which it is scored; if None, that is dev.
     overrides (dict[str, Any]): Settings that replace the config's, by their dotted names.
+    problem (Optional[str]): Why it cannot be run, if that is known.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Variant:
     dev: Path
     test: Path | None
     overrides: dict[str, Any]
+    problem: str | None = None
 
     def list_files(self) -> list[Path]:
         """RETURNS (list[Path]): All files and folders that it needs."""
@@ -136,6 +138,8 @@ class Result:
     seed (int): The seed.
     scores (Optional[dict[str, Optional[float]]]): Scores by their names in `SCORES`.
     seconds (Optional[float]): Time of training and evaluation.
+    parameters (Optional[int]): How many numbers the pipeline has learned.
+    speed (Optional[float]): Words a second that it reads.
     error (Optional[str]): Why there are no scores.
     is_missing (bool): Whether that is because a file is missing, so that nothing was run.
     """
@@ -143,6 +147,8 @@ class Result:
     seed: int
     scores: dict[str, float | None] | None = None
     seconds: float | None = None
+    parameters: int | None = None
+    speed: float | None = None
     error: str | None = None
     is_missing: bool = False
 
@@ -168,6 +174,11 @@ class Row:
     def mean(self, score: str) -> float | None:
         """RETURNS (Optional[float]): The mean of these values."""
         return _mean(self.values(score))
+
+    def mean_of(self, name: str) -> float | None:
+        """RETURNS (Optional[float]): The mean of another attribute of the results that have it."""
+        found = (getattr(result, name) for result in self.results)
+        return _mean([value for value in found if value is not None])
 
     @property
     def errors(self) -> list[Result]:
@@ -299,9 +310,11 @@ def make_tables(title: str, tables: Iterable[Table]) -> str:
         "Precision, recall and F1 in percent, means over the seeds; nested F1 is that of entities "
         "that overlap another one, in gold and prediction separately. The pipeline that was best "
         "on the dev corpus is scored on the corpus named in the last column. Seconds are those of "
-        "one training and evaluation.",
+        "one training and evaluation; words/s are those of the scored corpus that the pipeline "
+        "reads a second; parameters are all that it has learned, or was given to begin with.",
     ]
-    header = ["variant", *SCORES, "F1, min-max", "seeds", "seconds", "scored on"]
+    header = ["variant", *SCORES, "F1, min-max", "seeds", "seconds", "words/s", "parameters"]
+    header.append("scored on")
     for table in tables:
         rows = [header, ["---", *("---:" for _ in header[2:]), "---"]]
         rows += [_make_row(row) for row in table.rows]
@@ -447,8 +460,9 @@ def _check_overrides(overrides: Any, where: str) -> dict[str, Any]:
 def _plan(variant: Variant, seed: int, gpu_id: int) -> Run | Result:
     """A run, or the result of a variant that cannot be run."""
     missing = [str(path) for path in variant.list_files() if not path.exists()]
-    if missing:
-        return Result(seed, error=f"missing {', '.join(missing)}", is_missing=True)
+    problem = f"missing {', '.join(missing)}" if missing else variant.problem
+    if problem is not None:
+        return Result(seed, error=problem, is_missing=True)
     overrides = {
         **variant.overrides,
         "paths.train": str(variant.train),
@@ -510,7 +524,8 @@ def _read_result(result: Mapping[str, Any], seed: int) -> Result:
     if "error" in result:
         return Result(seed, error=result["error"])
     scores = {name: result["scores"].get(f"spans_mtlner_{end}") for name, end in SCORES.items()}
-    return Result(seed, scores, result["seconds"])
+    speed = result["scores"].get("speed")
+    return Result(seed, scores, result["seconds"], result.get("parameters"), speed)
 
 
 def _normalise(value: Any) -> Any:
@@ -553,15 +568,21 @@ def _make_row(row: Row) -> list[str]:
             for result in row.errors
         ]
         name = "; ".join([name, *dict.fromkeys(reasons)])
-    seconds = _mean([result.seconds for result in row.results if result.seconds is not None])
+    seconds, speed = row.mean_of("seconds"), row.mean_of("speed")
     return [
         name,
         *(format_percent(row.mean(score)) for score in SCORES),
         f"{format_percent(min(values))}-{format_percent(max(values))}" if values else "-",
         f"{n_done}" if n_done == total else f"{n_done} of {total}",
         "-" if seconds is None else f"{seconds:.0f}",
+        "-" if speed is None else f"{speed:.0f}",
+        _format_count(row.mean_of("parameters")),
         row.scored_on,
     ]
+
+
+def _format_count(count: float | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.1f}M"
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -658,29 +679,17 @@ def _find_fonts(text: str) -> list[str]:
     return found
 
 
-def main(
-    path: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, .yml")],
-    output: Annotated[Path, typer.Option(help="Folder to write results into")],
-    seeds: Annotated[str | None, typer.Option(help="Seeds, as 0,1,2; replace the study's")] = None,
-    jobs: Annotated[int, typer.Option(help="How many runs go on at the same time", min=1)] = 1,
-    threads: Annotated[int, typer.Option(help="Threads of each run", min=1)] = 1,
-    gpu_id: Annotated[int, typer.Option(help="GPU, or -1 for the CPU")] = -1,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Setting shared by all variants, as training.max_steps=100"),
-    ] = None,
+def run_and_report(
+    study: Study, output: Path, *, jobs: int = 1, gpu_id: int = -1, threads: int = 1
 ) -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        hint = 'Install it: pip install -c constraints.txt -e ".[plots]"'
-        msg.fail("The plot needs matplotlib", hint, exits=1)
-    try:
-        numbers = None if seeds is None else [int(seed) for seed in seeds.split(",")]
-    except ValueError:
-        msg.fail(f"--seeds {seeds}: not whole numbers with commas between them.", exits=1)
-    try:
-        study = read_study(path, numbers, parse_overrides(settings or []))
-    except (StudyError, OSError) as err:
-        msg.fail(str(err), exits=1)
+    """Run a study, write the results and tell what went wrong; ends the command after a failure.
+
+    study (Study): The study.
+    output (Path): The folder to write into.
+    jobs (int): How many runs go on at the same time.
+    gpu_id (int): The GPU, or -1 for the CPU.
+    threads (int): Threads of each run.
+    """
     tables = run_study(study, output / "runs", jobs=jobs, gpu_id=gpu_id, threads=threads)
     text = make_tables(study.title, tables)
     (output / "study.md").write_text(text, encoding="utf-8")
@@ -696,6 +705,47 @@ def main(
     failed = dict.fromkeys(error.error for error in errors if not error.is_missing)
     if failed:
         msg.fail("Some runs failed", "\n".join(_shorten(str(text)) for text in failed), exits=1)
+
+
+def check_matplotlib() -> None:
+    """End the command if there is no matplotlib for the plot."""
+    if importlib.util.find_spec("matplotlib") is None:
+        hint = 'Install it: pip install -c constraints.txt -e ".[plots]"'
+        msg.fail("The plot needs matplotlib", hint, exits=1)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read the option --seeds; ends the command if it is not numbers.
+
+    text (str): Seeds as "0,1,2".
+    RETURNS (list[int]): The seeds.
+    """
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        msg.fail(f"--seeds {text}: not whole numbers with commas between them.", exits=1)
+        raise  # Not reached.
+
+
+def main(
+    path: Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, .yml")],
+    output: Annotated[Path, typer.Option(help="Folder to write results into")],
+    seeds: Annotated[str | None, typer.Option(help="Seeds, as 0,1,2; replace the study's")] = None,
+    jobs: Annotated[int, typer.Option(help="How many runs go on at the same time", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of each run", min=1)] = 1,
+    gpu_id: Annotated[int, typer.Option(help="GPU, or -1 for the CPU")] = -1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting shared by all variants, as training.max_steps=100"),
+    ] = None,
+) -> None:
+    check_matplotlib()
+    numbers = None if seeds is None else parse_seeds(seeds)
+    try:
+        study = read_study(path, numbers, parse_overrides(settings or []))
+    except (StudyError, OSError) as err:
+        msg.fail(str(err), exits=1)
+    run_and_report(study, output, jobs=jobs, gpu_id=gpu_id, threads=threads)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from typing import Any
 
 import spacy
 import srsly
+import torch
 from spacy.cli._util import setup_gpu
+from spacy.language import Language
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import train
 from spacy.util import load_config, resolve_dot_names
@@ -26,7 +28,8 @@ def train_and_score(
     corpus (str): Path of the corpus to score it on.
     folder (Path): Where the pipelines are written.
     gpu_id (int): The GPU, or -1 for the CPU.
-    RETURNS (dict[str, Any]): The "scores", the "seconds" of training and of evaluation together.
+    RETURNS (dict[str, Any]): The "scores", the "seconds" of training and of evaluation together,
+        and how many "parameters" the pipeline has.
     """
     start = time.perf_counter()
     setup_gpu(gpu_id)
@@ -38,7 +41,32 @@ def train_and_score(
     )
     (read,) = resolve_dot_names(interpolated, [interpolated["training"]["dev_corpus"]])
     scores = nlp.evaluate(list(read(nlp)))
-    return {"scores": scores, "seconds": time.perf_counter() - start}
+    seconds = time.perf_counter() - start
+    return {"scores": scores, "seconds": seconds, "parameters": count_parameters(nlp)}
+
+
+def count_parameters(nlp: Language) -> int:
+    """Count the numbers that training sets, those of frozen components included.
+
+    nlp (Language): The pipeline.
+    RETURNS (int): How many there are, those that layers share counted once.
+    """
+    models = [getattr(pipe, "model", None) for _, pipe in nlp.components]
+    nodes = {id(node): node for model in models if model is not None for node in model.walk()}
+    arrays = [
+        node.get_param(name)
+        for node in nodes.values()
+        for name in node.param_names
+        if node.has_param(name)
+    ]
+    modules = [getattr(shim, "_model", None) for node in nodes.values() for shim in node.shims]
+    tensors = {
+        id(tensor): tensor
+        for module in modules
+        if isinstance(module, torch.nn.Module)
+        for tensor in module.parameters()
+    }
+    return sum(a.size for a in arrays) + sum(tensor.numel() for tensor in tensors.values())
 
 
 def main(folder: Path) -> None:

@@ -14,6 +14,7 @@ from spacy_mtlner.models.torch_layer import (
     build,
     detach_scores,
     initialize_tok2vec,
+    is_listener,
     resize_output,
     rows_to_torch,
     torch_layer,
@@ -122,7 +123,7 @@ def _init(model: Model, X: SpanInputs | None = None, Y: Any = None) -> None:
 
 def _check_context(tok2vec: Model[list[Doc], list[Floats2d]], docs: list[Doc]) -> None:
     """A token's vector must be the same without its neighbours."""
-    if any(hasattr(node, "receive") for node in tok2vec.walk()):  # It gives zeros by now.
+    if any(map(is_listener, tok2vec.walk())):  # It gives zeros by now.
         raise ValueError(
             "spacy_mtlner.SpanClassifier.v1: with context = 'none' the tok2vec layer must be an "
             "embedding of its own, such as spacy.MultiHashEmbed.v2, and no listener."

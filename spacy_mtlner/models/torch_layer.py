@@ -215,6 +215,16 @@ def initialize_tok2vec(model: Model, docs: list[Doc] | None) -> None:
     model.get_ref("output_layer").set_dim("nI", width)
 
 
+def is_listener(layer: Model) -> bool:
+    """Tell whether another component feeds a layer.
+
+    layer (Model): A layer of a tok2vec layer.
+    RETURNS (bool): Whether it is a listener, of spaCy, spacy-transformers or
+        spacy-curated-transformers, which has no class for them.
+    """
+    return hasattr(layer, "receive") or "_TRANSFORMER_LISTENER" in layer.attrs
+
+
 def get_module_shim(model: Model) -> TorchShim:
     """Get a torch layer's shim.
 
@@ -244,7 +254,7 @@ def rows_to_torch(
     """Concatenate rows' vectors, (length, width) each, to (n_tokens, width).
 
     model (Model): The layer.
-    rows (Rows): The rows; an empty one may have width 0.
+    rows (Rows): The rows; one without vectors may have width 0.
     is_train (bool): Whether gradients will be asked for.
     RETURNS (tuple[ArgsKwargs, Callable]): The vectors and the lengths, a module's arguments,
         and the callback from torch's gradients to the rows'.
@@ -261,7 +271,9 @@ def rows_to_torch(
         d_x = d_inputs.args[0]
         if d_x is None:  # No score depends on the vectors.
             d_x = torch.zeros_like(x)
-        return split_rows(cast(Floats2d, torch2xp(d_x)), lengths)
+        d_rows = split_rows(cast(Floats2d, torch2xp(d_x)), lengths)
+        pairs = zip(rows, d_rows, strict=True)
+        return [d_row if row.shape[1] else d_row[:, :0] for row, d_row in pairs]
 
     return ArgsKwargs(args=(x, lengths), kwargs={}), backprop
 
@@ -311,11 +323,13 @@ def flatten_rows(model: Model, rows: Rows, width: int) -> Floats2d:
     """Concatenate rows; the result is no memory that others read.
 
     model (Model): The layer, which knows where arrays are.
-    rows (Rows): The rows, (length, width) each; an empty one may have width 0.
+    rows (Rows): The rows, (length, width) each; one without vectors may have width 0.
     width (int): The width if all rows are empty.
     RETURNS (Floats2d): Shape (n_tokens, width).
     """
-    filled = [row for row in rows if len(row)]
+    # spacy-curated-transformers has none for docs that are nothing but whitespace.
+    alloc = model.ops.alloc2f
+    filled = [row if row.shape[1] else alloc(len(row), width) for row in rows if len(row)]
     return model.ops.xp.concatenate(filled) if filled else model.ops.alloc2f(0, width)
 
 

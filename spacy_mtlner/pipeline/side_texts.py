@@ -12,9 +12,9 @@ from spacy.language import Language
 from spacy.pipeline import Tok2Vec
 from spacy.tokens import Doc
 from spacy.vocab import Vocab
-from thinc.api import Model, Optimizer
+from thinc.api import Model, Optimizer, Ragged
 
-from spacy_mtlner.models.torch_layer import Rows
+from spacy_mtlner.models.torch_layer import Rows, is_listener
 from spacy_mtlner.pipeline.base import EntityComponent
 
 
@@ -95,7 +95,8 @@ class SideTexts:
         # Another pipeline, or another encoder in place of a listener, reads them otherwise; and one
         # that another component trains, which feeds all its listeners at each update.
         tok2vec = self.component.model.get_ref("tok2vec")
-        encoder = (tok2vec, getattr(_find_listener(tok2vec), "_outputs", None))
+        listener = _find_listener(tok2vec)
+        encoder = (tok2vec, listener and listener.state[1])
         is_same = all(a is b for a, b in zip(encoder, self._encoder, strict=True))
         if self._encoded is None or self._encoded_by() is not nlp or not is_same:
             self._encoded = self._make_encoder(nlp, vocab).predict()
@@ -143,9 +144,96 @@ class SideTexts:
         return any(pipe is self.component for _, pipe in nlp.components)
 
 
-def _find_listener(tok2vec: Model) -> Any:
-    """A listener's class, and that of its upstream component, depend on their package."""
-    return next((node for node in tok2vec.walk() if hasattr(node, "receive")), None)
+class Listener:
+    """A layer that a tok2vec component feeds, or one of spacy-transformers.
+
+    layer (Any): The layer.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+
+    @property
+    def upstream_name(self) -> str:
+        """RETURNS (str): The name of the component that feeds it, or "*" for any."""
+        return self.layer.upstream_name
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """RETURNS (tuple[Any, ...]): The id of a batch, its vectors and the callback for their
+        gradient; of None where it was not fed yet.
+        """
+        return self.layer._batch_id, self.layer._outputs, self.layer._backprop
+
+    def receive(self, *state: Any) -> None:
+        """Feed it.
+
+        *state (Any): As `state`.
+        """
+        self.layer.receive(*state)
+
+    def get_batch_id(self, docs: Sequence[Doc]) -> int:
+        """Get the id by which it knows a batch.
+
+        docs (Sequence[Doc]): The batch.
+        RETURNS (int): The id.
+        """
+        return self.layer.get_batch_id(docs)
+
+
+class CuratedListener(Listener):
+    """A listener of spacy-curated-transformers: a plain layer, with its state among its attributes.
+
+    layer (Any): The layer.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        from spacy_curated_transformers.models.listeners import ListenerStateUtils
+
+        super().__init__(layer)
+        self.utils = ListenerStateUtils
+
+    @property
+    def upstream_name(self) -> str:
+        """RETURNS (str): As of `Listener`."""
+        return self.utils.get_upstream_name(self.layer)
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        """RETURNS (tuple[Any, ...]): As of `Listener`."""
+        utils, layer = self.utils, self.layer
+        return utils.get_batch_id(layer), utils.get_output(layer), utils.get_backprop(layer)
+
+    def receive(self, *state: Any) -> None:
+        """Feed it.
+
+        *state (Any): As `state`.
+        """
+        self.utils.receive(self.layer, *state)
+
+    def get_batch_id(self, docs: Sequence[Doc]) -> int:
+        """Get the id by which it knows a batch.
+
+        docs (Sequence[Doc]): The batch.
+        RETURNS (int): The id.
+        """
+        return self.utils.calculate_batch_id(docs)
+
+    @property
+    def is_wrapped(self) -> bool:
+        """RETURNS (bool): Whether replace_listeners gave it an encoder of its own."""
+        return not self.utils.use_doc_annotations_for_prediction(self.layer)
+
+
+def _find_listener(tok2vec: Model) -> Listener | None:
+    """The listener in a tok2vec layer, if another component feeds it."""
+    for layer in tok2vec.walk():
+        if hasattr(layer, "receive"):
+            return Listener(layer)
+        if is_listener(layer):
+            curated = CuratedListener(layer)
+            return None if curated.is_wrapped else curated
+    return None
 
 
 class SideTextComponent(EntityComponent):
@@ -213,15 +301,17 @@ class SideTextEncoder:
 
     def _find_upstream(self, nlp: Language, component: Any) -> Any:
         pipe: Any
+        assert self.listener is not None
+        layer = self.listener.layer
         for _, pipe in nlp.components:
             if pipe is component:
                 break
             if not hasattr(pipe, "listener_map"):
                 continue
-            is_linked = any(x is self.listener for x in pipe.listener_map.get(self.name, ()))
+            is_linked = any(x is layer for x in pipe.listener_map.get(self.name, ()))
             if not is_linked:  # spaCy links only components that are enabled at that time.
                 pipe.find_listeners(component)
-                if not pipe.remove_listener(self.listener, self.name):
+                if not pipe.remove_listener(layer, self.name):
                     continue
             return pipe
         raise ValueError(
@@ -242,21 +332,25 @@ class SideTextEncoder:
         if self.upstream is None:
             self._refuse_scaler(self.tok2vec, "its own encoder")
             return self.tok2vec.begin_update(self.docs)
-        if self.listener._batch_id is None:  # The upstream component is frozen.
+        listener = self.listener
+        assert listener is not None
+        # A curated transformer has a setting for it, and runs in updates all the same.
+        is_frozen = listener.state[0] is None or getattr(self.upstream, "frozen", False)
+        if is_frozen:
             return self.predict(), lambda d_rows: None
         outputs, backprop_outputs = self._run_upstream()
-        batch_id = self.listener.get_batch_id(self.docs)
-        with self._feeding(batch_id, outputs, backprop_outputs):
+        state = listener.get_batch_id(self.docs), outputs, backprop_outputs
+        with _feeding(listener, *state):
             rows, backprop_rows = self.tok2vec.begin_update(self.docs)
 
         def backprop(d_rows: Rows) -> None:
             # A transformer's listener looks up its callback only then.
-            with self._feeding(batch_id, outputs, backprop_outputs):
+            with _feeding(listener, *state):
                 backprop_rows(d_rows)
 
         return rows, backprop
 
-    def _run_upstream(self) -> tuple[Any, Callable[[Any], Any]]:
+    def _run_upstream(self) -> tuple[Any, Callable[..., Any]]:
         """What the upstream component's model passes to its listeners, and takes back."""
         model = self.upstream.model
         self._refuse_scaler(model, repr(self.upstream.name))
@@ -269,6 +363,21 @@ class SideTextEncoder:
                 return backprop(outputs.unsplit_by_doc([list(d.tensors) for d in d_docs]))
 
             return outputs.doc_data, backprop_docs
+        if hasattr(outputs, "all_outputs"):  # spacy-curated-transformers
+
+            def backprop_layers(d_docs: Any, outputs_to_backprop: Sequence[int]) -> Any:
+                # Zeros for the layers that the listener does not read.
+                alloc = self.upstream.model.ops.alloc_f
+                d_outputs = [
+                    [Ragged(alloc(layer.dataXd.shape), layer.lengths) for layer in layers]
+                    for layers in outputs.all_outputs
+                ]
+                for d_layers, d_doc in zip(d_outputs, d_docs, strict=True):
+                    for i in outputs_to_backprop:
+                        d_layers[i] = d_doc[i]
+                return backprop(d_outputs)
+
+            return outputs, backprop_layers
         raise ValueError(
             f"{self.name} cannot learn {self.what} over {self.upstream.name!r}, a "
             f"{type(self.upstream).__name__}: use a tok2vec or transformer component, freeze that "
@@ -284,13 +393,13 @@ class SideTextEncoder:
                     f"grad_scaler_config's enabled = false."
                 )
 
-    @contextmanager
-    def _feeding(self, *state: Any) -> Iterator[None]:
-        """Feed the listener with the docs; it gets back the batch's data after that."""
-        listener = self.listener
-        kept = listener._batch_id, listener._outputs, listener._backprop
-        listener.receive(*state)
-        try:
-            yield
-        finally:
-            listener.receive(*kept)
+
+@contextmanager
+def _feeding(listener: Listener, *state: Any) -> Iterator[None]:
+    """Feed a listener with other docs; it gets back the batch's data after that."""
+    kept = listener.state
+    listener.receive(*state)
+    try:
+        yield
+    finally:
+        listener.receive(*kept)
