@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.tiny_encoders import make_tiny_encoder
+
 # How long an example takes depends on what else the machine does.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
@@ -25,25 +27,8 @@ def tiny_bert() -> Callable[[Path], str]:
     """Writes a small untrained BERT with a tokenizer of single letters; returns its folder."""
 
     def make(folder: Path) -> str:
-        from transformers import BertConfig, BertModel, BertTokenizerFast
-
-        path = folder / "bert"
-        path.mkdir()
         letters = "abcdefghijklmnopqrstuvwxyz.,"
-        vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        vocab += [*letters, *(f"##{letter}" for letter in letters)]
-        (path / "vocab.txt").write_text("\n".join(vocab))
-        config = BertConfig(
-            vocab_size=len(vocab),
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            max_position_embeddings=64,
-        )
-        BertModel(config).save_pretrained(path)
-        BertTokenizerFast(str(path / "vocab.txt")).save_pretrained(path)
-        return str(path)
+        return str(make_tiny_encoder("bert", folder / "bert", [letters]))
 
     return make
 
