@@ -34,7 +34,8 @@ def test_languages_of_a_recipe_differ_in_the_embedding_only(recipe: str) -> None
     )
     for config in (zh, en):
         del config["nlp"]["lang"]
-        (name,) = config["nlp"]["pipeline"]
+        config["paths"].pop("encoder", None)
+        (name,) = (name for name in config["nlp"]["pipeline"] if name.endswith("_ner"))
         tok2vec = config["components"][name]["model"]["tok2vec"]
         if "embed" in tok2vec:
             del tok2vec["embed"]

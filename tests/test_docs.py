@@ -96,6 +96,18 @@ def test_commands_of_the_project() -> None:
         assert f"| `{asset['dest']}` | URL | {asset['description']} |" in text
 
 
+def test_vars_of_the_encoders() -> None:
+    text = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
+    project = srsly.read_yaml(ROOT / "project.yml")
+    (command,) = (c for c in project["commands"] if c["name"] == "encoders-compare")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text.split("A batch is")[0], re.MULTILINE))
+    used = set(re.findall(r"\$\{vars\.(\w+)\}", " ".join(command["script"])))
+    assert set(rows) == used - {"data"}
+    for name, default in rows.items():
+        if name != "encoders":
+            assert default == f"`{project['vars'][name]}`"
+
+
 def read_example(tmp_path: Path, name: str) -> tuple[list[Record], Report]:
     """Read the example of a format with its reader."""
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")

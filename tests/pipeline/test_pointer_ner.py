@@ -1,4 +1,5 @@
 import gc
+import importlib.util
 import itertools
 import math
 import pickle
@@ -712,6 +713,43 @@ def test_cache_is_dropped_after_predictions_within_an_update(trained: Language) 
     assert_predicts_as_if_loaded(nlp)
 
 
+def add_curated_transformer(nlp: Language, folder: str) -> dict[str, Any]:
+    """Have the pipeline begin with a tiny BERT; returns the config of a listener."""
+    package = "spacy-curated-transformers"
+    sizes = srsly.read_json(Path(folder) / "config.json")
+    model = {
+        "@architectures": f"{package}.BertTransformer.v1",
+        "vocab_size": sizes["vocab_size"],
+        "hidden_width": sizes["hidden_size"],
+        "intermediate_width": sizes["intermediate_size"],
+        "num_hidden_layers": sizes["num_hidden_layers"],
+        "num_attention_heads": sizes["num_attention_heads"],
+        "max_position_embeddings": sizes["max_position_embeddings"],
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "piece_encoder": {"@architectures": f"{package}.BertWordpieceEncoder.v1"},
+        # Where windows overlap, the package halves the gradient twice.
+        "with_spans": {
+            "@architectures": f"{package}.WithStridedSpans.v1",
+            "window": 62,
+            "stride": 62,
+        },
+    }
+    nlp.add_pipe("curated_transformer", name="transformer", config={"model": model})
+    nlp.config["initialize"]["components"]["transformer"] = {
+        f"{part}_loader": {"@model_loaders": f"{package}.{loader}.v1", "name": folder}
+        for part, loader in (
+            ("encoder", "HFTransformerEncoderLoader"),
+            ("piecer", "HFPieceEncoderLoader"),
+        )
+    }
+    return {
+        "@architectures": f"{package}.LastTransformerLayerListener.v1",
+        "width": sizes["hidden_size"],
+        "pooling": {"@layers": "reduce_mean.v1"},
+    }
+
+
 def make_shared(
     encoder: str = "tok2vec",
     *,
@@ -745,6 +783,9 @@ def make_shared(
         }
         nlp.add_pipe("transformer", config={"model": transformer})
         listener = TRANSFORMER_LISTENER
+    elif encoder == "curated":
+        assert folder is not None and tiny_bert is not None
+        listener = add_curated_transformer(nlp, tiny_bert(folder))
     for place in ("before", "pointers", "after"):
         if place == "pointers":
             add_pointers(nlp, model={"tok2vec": listener, **(model or {})}, **config)
@@ -1378,7 +1419,15 @@ def test_scores_are_written(trained: Language) -> None:
 # The descriptions' gradient
 
 
-ENCODERS = ["inline", "tok2vec", "transformer"]
+HAS_CURATED = importlib.util.find_spec("spacy_curated_transformers") is not None
+CURATED = pytest.param(
+    "curated",
+    marks=pytest.mark.skipif(
+        not HAS_CURATED or tuple(map(int, numpy.__version__.split(".")[:2])) >= (2, 4),
+        reason="no spacy-curated-transformers, or numpy 2.4, with which 0.3 cannot train",
+    ),
+)
+ENCODERS = ["inline", "tok2vec", "transformer", CURATED]
 
 
 def encoder_of(nlp: Language) -> Model:
@@ -1536,6 +1585,8 @@ def passed_back(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[list[st
 
         def record_backprop(dY: Any) -> Any:
             parts = dY.model_output.values() if hasattr(dY, "model_output") else dY
+            if isinstance(dY[0] if isinstance(dY, list) else None, list):  # Layers of each doc.
+                parts = [layer.dataXd for layers in dY for layer in layers]
             calls.append((self.id, words, [numpy.array(part, copy=True) for part in parts]))
             return backprop(dY)
 
@@ -1546,7 +1597,7 @@ def passed_back(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[list[st
 
 
 @pytest.mark.parametrize("crf", ["before", "after"])
-@pytest.mark.parametrize("encoder", ["tok2vec", "transformer"])
+@pytest.mark.parametrize("encoder", ["tok2vec", "transformer", CURATED])
 def test_gradients_of_other_listeners_are_left_alone(
     encoder: str,
     crf: str,
@@ -1605,6 +1656,37 @@ def test_listener_gets_its_state_back(
     assert (listener._batch_id, listener._outputs, listener._backprop) == state
     inputs.backprop([row * 0 for row in inputs.descriptions])
     assert (listener._batch_id, listener._outputs, listener._backprop) == state
+
+
+@pytest.mark.parametrize("encoder", [CURATED])
+def test_curated_transformer(
+    encoder: str, make_encoded: Callable[..., tuple[Language, list[Example]]], tmp_path: Path
+) -> None:
+    nlp, examples = make_encoded(encoder, crf="after")
+    optimizer = nlp.resume_training()
+    optimizer.learn_rate = 0.01
+    for _ in range(3):
+        losses = step(nlp, examples, optimizer)
+    nlp.to_disk(tmp_path / "pipeline")
+    loaded = spacy.load(tmp_path / "pipeline")
+    found = [classes_of(nlp, text) for text in TEXTS]
+    for text, classes in zip(TEXTS, found, strict=True):
+        torch.testing.assert_close(classes_of(loaded, text), classes)
+    assert_predicts_as_if_loaded(nlp)
+
+    # With its own setting it runs in updates, but gets no gradient of the descriptions.
+    loaded.get_pipe("transformer").frozen = True  # type: ignore[attr-defined]
+    before = encoder_of(loaded).to_bytes()
+    losses = step(loaded, make_like(examples, loaded), loaded.resume_training())
+    assert losses["pointer_ner"] > 0 and encoder_of(loaded).to_bytes() == before
+    assert norm(gradient_of(encoder_of(loaded))) == 0
+
+    nlp.replace_listeners("transformer", "pointer_ner", ["model.tok2vec"])
+    for text, classes in zip(TEXTS, found, strict=True):
+        torch.testing.assert_close(classes_of(nlp, text), classes)
+    module = get_module_shim(pointers_of(nlp).model.get_ref("output_layer")).module
+    nlp.update(examples, sgd=False, exclude=["transformer", "crf_ner"])
+    assert module.view.grad.any()
 
 
 def test_listener_gets_its_state_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
