@@ -67,6 +67,8 @@ def find_encoder(name: str, known: Mapping[str, Mapping[str, Any]]) -> Encoder:
         # With a separator it is no name of the hub, and its files belong to the run's key.
         location = os.path.join(os.curdir, path) if len(path.parts) == 1 else str(path)
         encoder = Encoder(path.resolve().name, location)
+        if not (path / "config.json").exists():
+            return encoder._replace(problem=f"there is no config.json in {name}")
     elif name in known:
         hub = known[name]["hub"]
         if hub is None:

@@ -141,7 +141,7 @@ class Result:
     parameters (Optional[int]): How many numbers the pipeline has learned.
     speed (Optional[float]): Words a second that it reads.
     error (Optional[str]): Why there are no scores.
-    is_missing (bool): Whether that is because a file is missing, so that nothing was run.
+    is_missing (bool): Whether that is because something is missing, so that nothing was run.
     """
 
     seed: int

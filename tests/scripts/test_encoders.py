@@ -184,5 +184,6 @@ def test_table(script: ModuleType, workplace: Path) -> None:
     # The good ones are not trained again.
     kept = {path: path.stat().st_mtime_ns for path in (workplace / "out" / "runs").glob("*.json")}
     assert len(kept) == 2
-    run_script(script, *args)
+    status, _ = run_script(script, "no/such,tiny", *args[1:])
+    assert status == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
