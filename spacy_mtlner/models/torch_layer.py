@@ -273,7 +273,8 @@ def rows_to_torch(
             d_x = torch.zeros_like(x)
         d_rows = split_rows(cast(Floats2d, torch2xp(d_x)), lengths)
         pairs = zip(rows, d_rows, strict=True)
-        return [d_row if row.shape[1] else d_row[:, :0] for row, d_row in pairs]
+        # Tokens without vectors take none back.
+        return [d[:, :0] if len(row) and not row.shape[1] else d for row, d in pairs]
 
     return ArgsKwargs(args=(x, lengths), kwargs={}), backprop
 

@@ -209,3 +209,14 @@ def test_empty_rows(empty_width, lengths):
     filled = [row for row in rows if len(row)]
     if filled:
         assert_equal([row for row in y if len(row)], model.predict(filled))
+
+
+@pytest.mark.parametrize("lengths", [(2, 3), (2,)])
+def test_rows_of_tokens_without_vectors(lengths):
+    """They are zeros, as spacy-curated-transformers gives them for whitespace within a batch."""
+    model = make_layer(width=WIDTH)
+    set_dropout_rate(model, 0.0)
+    first, *others = make_rows(*lengths)
+    y, backprop = model.begin_update([first[:, :0], *others])
+    assert_equal(y, model.predict([first * 0, *others]))
+    assert [d.shape for d in backprop(y)] == [(2, 0), *((n, WIDTH) for n in lengths[1:])]
