@@ -104,10 +104,9 @@ def count_pieces(doc: Doc, tokenizer: Any) -> Ints:
     """
     if not tokenizer.is_fast:  # It tells no positions.
         return numpy.array([len(tokenizer.tokenize(token.text)) for token in doc])
-    encoded = tokenizer(
-        doc.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-    )
-    starts = numpy.array(encoded["offset_mapping"], dtype=numpy.int64).reshape(-1, 2)[:, 0]
+    # Not by the tokenizer's own call, which changes its state: another thread may be using it.
+    encoded = tokenizer.backend_tokenizer.encode(doc.text, add_special_tokens=False)
+    starts = numpy.array(encoded.offsets, dtype=numpy.int64).reshape(-1, 2)[:, 0]
     tokens = numpy.searchsorted(doc.to_array(IDX).astype(numpy.int64), starts, "right") - 1
     return numpy.bincount(tokens.clip(0), minlength=len(doc))
 

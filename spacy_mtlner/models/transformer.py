@@ -146,12 +146,10 @@ class EncoderShim(HFShim):
         )
 
     def prepare(self) -> None:
-        """Bring an encoder that was just read from its own folder to evaluation mode and to the
-        precision.
-        """
+        """Make an encoder that was just read ready for prediction, by several threads at once."""
         self._model.eval()
-        if self.precision == "int8":
-            quantise_linears(self._model)
+        # A tokenizer's first call sets its padding; then calls change nothing in it.
+        huggingface_tokenize(self._hfmodel.tokenizer, ["a"])
 
     def predict(self, inputs: ArgsKwargs) -> ModelOutput:
         """Encode windows, a chunk at a time.
@@ -219,7 +217,7 @@ class EncoderShim(HFShim):
         """
         super().from_bytes(bytes_data)
         if self._model is not None:
-            self._model.eval()
+            self.prepare()
         return self
 
     def _run(self, arguments: dict[str, Tensor]) -> ModelOutput:
@@ -308,6 +306,8 @@ def _init(model: EncoderModel, X: list[Doc] | None = None, Y: Any = None) -> Non
             f"The encoder {name!r} is an encoder with a decoder, which a transformer component "
             f"cannot use (seq2seq_ner takes a BART)."
         )
+    if model.shim.precision == "int8":
+        quantise_linears(objects.transformer)
     model.attrs["set_transformer"](model, objects)
     model.shim.prepare()
 

@@ -1,3 +1,4 @@
+import pickle
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,11 +12,10 @@ import spacy
 import torch
 from spacy.language import Language
 from spacy.tokens import Doc
-from spacy.training import Example
 from spacy_transformers.architectures import create_TransformerModel_v3
 from spacy_transformers.data_classes import FullTransformerBatch
 from spacy_transformers.span_getters import configure_strided_spans
-from thinc.api import Config, Model, Optimizer, set_dropout_rate
+from thinc.api import Model, set_dropout_rate
 from thinc.layers import reduce_mean
 
 from spacy_mtlner.models.pieces import make_safe_spans
@@ -25,45 +25,8 @@ from spacy_mtlner.models.transformer import (
     build_transformer_model_v1,
 )
 from spacy_mtlner.nn.quantise import Int8Linear
+from tests.encoder_pipeline import GOLD, TEXTS, find_names, list_scores, train_over_encoder
 from tests.tiny_encoders import KINDS, make_tiny_encoder
-
-TEXTS = [
-    "Anna Ash lives in Berlin.",
-    "Bob Birch and Carla Cedar met in Paris, then in Rome.",
-    "北京大学",
-    "Nobody came.",
-]
-GOLD = [[("Anna Ash", "PER")], [("Bob Birch", "PER"), ("Carla Cedar", "PER")], [], []]
-PIPELINE = """
-[nlp]
-lang = "en"
-pipeline = ["transformer","crf_ner"]
-
-[components]
-
-[components.transformer]
-factory = "transformer"
-
-[components.transformer.model]
-@architectures = "spacy_mtlner.TransformerModel.v1"
-name = "bert"
-
-[components.transformer.model.get_spans]
-@span_getters = "spacy_mtlner.safe_spans.v1"
-
-[components.crf_ner]
-factory = "crf_ner"
-
-[components.crf_ner.model]
-@architectures = "spacy_mtlner.CRFTagger.v1"
-
-[components.crf_ner.model.tok2vec]
-@architectures = "spacy-transformers.TransformerListener.v1"
-grad_factor = 1.0
-
-[components.crf_ner.model.tok2vec.pooling]
-@layers = "reduce_mean.v1"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -99,35 +62,7 @@ def vectors(batch: FullTransformerBatch) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Language:
-    config = Config().from_str(PIPELINE)
-    config["components"]["transformer"]["model"]["name"] = str(folder)
-    nlp = spacy.util.load_model_from_config(config, auto_fill=True)
-    examples = []
-    for text, gold in zip(TEXTS, GOLD, strict=True):
-        doc = nlp.make_doc(text)
-        spans = [
-            doc.char_span(text.index(name), text.index(name) + len(name), label)
-            for name, label in gold
-        ]
-        doc.set_ents(spans)
-        examples.append(Example(nlp.make_doc(text), doc))
-    spacy.util.fix_random_seed(0)
-    nlp.initialize(lambda: examples)
-    optimizer = Optimizer(0.01)
-    for _ in range(40):
-        nlp.update(examples, sgd=False, drop=0.0)
-        for _, pipe in nlp.pipeline:
-            pipe.finish_update(optimizer)
-    assert [found(nlp(text)) for text in TEXTS] == [sorted(gold) for gold in GOLD]
-    return nlp
-
-
-def found(doc: Doc) -> list[tuple[str, str]]:
-    return sorted((entity.text, entity.label_) for entity in doc.ents)
-
-
-def scores(nlp: Language) -> list[float]:
-    return [score for doc in nlp.pipe(TEXTS) for score in doc.spans["mtlner"].attrs["scores"]]
+    return train_over_encoder(folder)
 
 
 def test_output_and_gradients_are_the_stock_models(
@@ -257,22 +192,22 @@ def test_saved_pipeline_needs_no_folder(trained: Language, folder: Path, tmp_pat
         nlp = spacy.load(tmp_path)
     finally:
         shutil.move(hidden, folder)
-    assert scores(nlp) == pytest.approx(scores(trained))
-    assert [found(doc) for doc in nlp.pipe(TEXTS)] == [sorted(gold) for gold in GOLD]
+    assert list_scores(nlp) == pytest.approx(list_scores(trained))
+    assert [find_names(doc) for doc in nlp.pipe(TEXTS)] == [sorted(gold) for gold in GOLD]
 
 
 def test_replaced_listener_is_saved_and_loads(trained: Language, tmp_path: Path) -> None:
-    expected = scores(trained)
+    expected = list_scores(trained)
     trained.to_disk(tmp_path / "shared")
     nlp = spacy.load(tmp_path / "shared")
     nlp.replace_listeners("transformer", "crf_ner", ["model.tok2vec"])
     nlp.remove_pipe("transformer")
-    assert scores(nlp) == pytest.approx(expected)
+    assert list_scores(nlp) == pytest.approx(expected)
     nlp.to_disk(tmp_path / "alone")
     again = spacy.load(tmp_path / "alone")
     layer = again.config["components"]["crf_ner"]["model"]["tok2vec"]
     assert layer["@architectures"] == "spacy_mtlner.Tok2VecTransformer.v1"
-    assert scores(again) == pytest.approx(expected)
+    assert list_scores(again) == pytest.approx(expected)
 
 
 def test_inline_encoder_gives_its_gradient_factor(
@@ -343,13 +278,13 @@ def test_saved_pipeline_loads_as_int8(
     kinds = {type(layer) for layer in encoder.modules()}
     assert Int8Linear in kinds
     assert torch.nn.Linear not in kinds
-    assert [found(doc) for doc in quantised.pipe(TEXTS)] == [sorted(gold) for gold in GOLD]
-    assert scores(quantised) == pytest.approx(scores(trained), abs=0.1)
-    assert scores(quantised) != scores(trained)
+    assert [find_names(doc) for doc in quantised.pipe(TEXTS)] == [sorted(gold) for gold in GOLD]
+    assert list_scores(quantised) == pytest.approx(list_scores(trained), abs=0.1)
+    assert list_scores(quantised) != list_scores(trained)
 
     quantised.to_disk(tmp_path / "int8")
     again = spacy.load(tmp_path / "int8")
-    assert scores(again) == pytest.approx(scores(quantised))
+    assert list_scores(again) == pytest.approx(list_scores(quantised))
     sizes = [
         (tmp_path / kind / "transformer" / "model").stat().st_size for kind in ("int8", "floats")
     ]
@@ -368,10 +303,17 @@ def test_int8_encoder_does_not_learn(
 
 
 def test_threads_predict_alike(trained: Language) -> None:
-    expected = scores(trained)
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: scores(trained), range(12)))
-    assert all(result == pytest.approx(expected) for result in results)
+    texts = [*TEXTS, " ".join(TEXTS * 5), "a " * 100]
+
+    def run(nlp: Language) -> list[float]:
+        return [x for doc in nlp.pipe(texts) for x in doc.spans["mtlner"].attrs["scores"]]
+
+    expected = run(trained)
+    for _ in range(5):  # The first use of a loaded tokenizer is special.
+        nlp = pickle.loads(pickle.dumps(trained))
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda _, nlp=nlp: run(nlp), range(4)))
+        assert all(result == pytest.approx(expected) for result in results)
     assert not trained.get_pipe("transformer").model.transformer.training  # type: ignore[attr-defined]
 
 
