@@ -160,10 +160,8 @@ def make_study(
         own = {"paths.encoder": encoder.location, "training.batcher.size": BATCH}
         variants.append(make_variant(encoder.name, "transformer_crf", steps, own, encoder.problem))
     epochs = steps * BATCH / max(1, size.n_docs)
-    title = (
-        f"{corpus}: {steps} steps of {BATCH} sentences ({epochs:.3g} epochs), the baseline "
-        f"{n_baseline} steps"
-    )
+    # Short: it stands above a panel.
+    title = f"{steps} steps, {epochs:.3g} epochs; the baseline {n_baseline}"
     return Study(f"Pre-trained encoders on {corpus}", seeds, [Group(title, None, variants)])
 
 

@@ -49,8 +49,8 @@ def train_recipe(name: str, lang: str, encoder: Path, folder: Path, **settings: 
         "paths.train": str(folder / "corpus.spacy"),
         "paths.dev": str(folder / "corpus.spacy"),
         "paths.encoder": str(encoder),
-        "training.max_steps": 30,
-        "training.eval_frequency": 30,
+        "training.max_steps": 40,
+        "training.eval_frequency": 20,
         "training.optimizer.learn_rate.warmup_steps": 4,
         # The encoder has learned nothing before.
         "training.optimizer.learn_rate.initial_rate": 0.002,
