@@ -20,9 +20,14 @@ from spacy_mtlner.formats.detect import detect_format
 from spacy_mtlner.models.crf_tagger import build_crf_tagger_v1
 from spacy_mtlner.models.encoders import build_character_embed_v1, build_transformer_encoder_v1
 from spacy_mtlner.models.multitask_crf import build_multitask_crf_v1
+from spacy_mtlner.models.pieces import make_safe_spans
 from spacy_mtlner.models.pointer_tagger import build_pointer_tagger_v1
 from spacy_mtlner.models.seq2seq import build_seq2seq_v1
 from spacy_mtlner.models.span_classifier import build_span_classifier_v1
+from spacy_mtlner.models.transformer import (
+    build_tok2vec_transformer_v1,
+    build_transformer_model_v1,
+)
 from spacy_mtlner.training.task_corpora import make_task_corpora
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +39,9 @@ BUILDERS = {
     "spacy_mtlner.PointerTagger.v1": ("pointer_ner", build_pointer_tagger_v1),
     "spacy_mtlner.SpanClassifier.v1": ("span_ner", build_span_classifier_v1),
     "spacy_mtlner.Seq2Seq.v1": ("seq2seq_ner", build_seq2seq_v1),
+    "spacy_mtlner.TransformerModel.v1": ("encoders", build_transformer_model_v1),
+    "spacy_mtlner.Tok2VecTransformer.v1": ("encoders", build_tok2vec_transformer_v1),
+    "spacy_mtlner.safe_spans.v1": ("encoders", make_safe_spans),
     "spacy_mtlner.TaskCorpora.v1": ("multitask_crf_ner", make_task_corpora),
 }
 
