@@ -1,9 +1,8 @@
 """Every block of docs/recipes.md runs, in the order of the page."""
 
 import re
+import runpy
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,15 +64,17 @@ def make_doc(nlp: Language) -> Doc:
 
 
 def run_command(command: str) -> None:
-    """Run a command of spaCy in this process, which is faster, and any other as it is."""
-    registry.cli.get_all()  # Ours among them.
+    """Run a command, in this process, which is faster."""
+    registry.cli.get_all()  # Our commands among spaCy's.
     program, *arguments = shlex.split(command)
     assert program == "python"
     if arguments[:2] == ["-m", "spacy"]:
         result = CliRunner().invoke(app, arguments[2:])
         assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"
     else:
-        subprocess.run([sys.executable, *arguments], check=True, timeout=300)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", arguments)
+            runpy.run_path(arguments[0], run_name="__main__")
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def add_component(
     component = nlp.add_pipe(factory, config=settings)
     assert isinstance(component, EntityComponent)
     if factory in INITIALIZE:
-        nlp.config["initialize"]["components"][factory] = INITIALIZE[factory]
+        nlp.config["initialize"]["components"][factory] = dict(INITIALIZE[factory])
     return component
 
 
