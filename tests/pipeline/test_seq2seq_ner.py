@@ -250,7 +250,7 @@ def test_saves_and_loads(trained: Language, way: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("decoder", ["generate", "relations"])
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("batch_size", [3])
 def test_pipe_equals_call_whatever_the_batch(
     trained: Language, batch_size: int, decoder: Any
 ) -> None:
@@ -745,7 +745,7 @@ def test_encoder_learns_from_known_entities(
 # A pre-trained BART
 
 
-def make_bart_pipeline(folder: str, steps: int = 150, **config: Any) -> Language:
+def make_bart_pipeline(folder: str, steps: int, **config: Any) -> Language:
     fix_random_seed(0)
     nlp = spacy.blank("en")
     add_seq2seq(nlp, model={"bart": folder}, **config)
@@ -757,7 +757,10 @@ def test_bart_overfits_and_needs_nothing_else(
 ) -> None:
     """The saved pipeline holds weights and tokenizer: neither folder nor network are needed."""
     folder = tiny_bart(tmp_path)
-    nlp = make_bart_pipeline(folder)
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    add_seq2seq(nlp, model={"bart": folder})
+    overfit(nlp, make_examples(nlp), learn_rate=0.005, most=150)
     assert_knows_the_texts(nlp)
     nlp.to_disk(tmp_path / "pipeline")
     shutil.rmtree(folder)
