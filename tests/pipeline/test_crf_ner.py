@@ -22,7 +22,7 @@ from spacy_mtlner.nn.crf import crf_log_likelihood
 from spacy_mtlner.pipeline.base import EntityComponent
 from spacy_mtlner.pipeline.crf_ner import CRFEntityRecognizer
 
-from .builders import overfit
+from .builders import TRAIN, overfit
 
 EMBED = {
     "@architectures": "spacy.MultiHashEmbed.v2",
@@ -32,14 +32,6 @@ EMBED = {
     "include_static_vectors": False,
 }
 SMALL = {"model": {"tok2vec": EMBED, "rnn": "lstm", "hidden_width": 32}}
-TRAIN: list[tuple[str, list[tuple[str, int, int]]]] = [
-    ("I like London and Berlin .", [("LOC", 2, 3), ("LOC", 4, 5)]),
-    ("Angela Merkel went to New York City", [("PER", 0, 2), ("LOC", 4, 7)]),
-    ("", []),
-    ("nothing to find here", []),
-    ("Ada", [("PER", 0, 1)]),
-    (" \n ", []),
-]
 
 
 def make_examples(
