@@ -23,6 +23,8 @@ from spacy_mtlner.pipeline.gold import WEIGHT
 from spacy_mtlner.pipeline.multitask_crf_ner import MultiTaskEntityRecognizer
 from spacy_mtlner.pipeline.tagging import tag_loss
 
+from .builders import overfit
+
 EMBED = {
     "@architectures": "spacy.MultiHashEmbed.v2",
     "width": 32,
@@ -112,7 +114,7 @@ def trained() -> Language:
 def test_overfits_both_tasks(fusion: str, rnn: str | None) -> None:
     fix_random_seed(0)
     nlp = make_nlp(predicted_tasks="all", model={"fusion": fusion, "rnn": rnn})
-    train(nlp, make_examples(nlp))
+    overfit(nlp, make_examples(nlp), *TASKS)
     scores = nlp.evaluate(make_examples(nlp))
     assert scores["spans_places_f"] == scores["spans_food_f"] == 1.0
     assert set(scores["spans_food_per_type"]) == {"DISH", "DRINK"}
@@ -313,7 +315,7 @@ def test_doc_ents_hold_one_task() -> None:
     for example, (_, spans) in zip(examples, PLACES + FOOD, strict=True):
         doc = example.reference
         doc.set_ents([Span(doc, start, end, label) for label, start, end in spans])
-    train(nlp, examples)
+    overfit(nlp, examples, *TASKS)
     text = PLACES[0][0]
     assert [(ent.label_, ent.start, ent.end) for ent in nlp(text).ents] == PLACES[0][1]
     # The other task's doc.ents are no gold for these.
@@ -402,12 +404,10 @@ def test_two_taggers_on_one_encoder_learn_from_their_own_corpora() -> None:
         nlp.add_pipe("crf_ner", name=key, config={"spans_key": key, "model": {"tok2vec": listener}})
     examples = make_examples(nlp)
     optimizer = nlp.initialize(lambda: examples)
-    optimizer.learn_rate = 0.01
     losses: dict[str, float] = {}
     nlp.update(examples[:1], losses=losses)
     assert losses["places"] > 0 and losses["food"] == 0
-    for _ in range(80):
-        nlp.update(examples, sgd=optimizer)
+    overfit(nlp, examples, *TASKS, optimizer=optimizer)
     scores = nlp.evaluate(examples)
     assert scores["spans_places_f"] == scores["spans_food_f"] == 1.0
     # What one corpus does not annotate is no "O" to the other's component.

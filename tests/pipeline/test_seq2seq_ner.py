@@ -24,6 +24,8 @@ from spacy_mtlner.pipeline.knowledge import Knowledge, write_knowledge
 from spacy_mtlner.pipeline.seq2seq_ner import Seq2SeqEntityRecognizer
 from spacy_mtlner.pipeline.side_texts import SideTextEncoder
 
+from .builders import overfit
+
 WIDTH = 32
 EMBED = {
     "@architectures": "spacy.MultiHashEmbed.v2",
@@ -219,7 +221,10 @@ def test_overfits_by_relations(trained: Language) -> None:
     ],
 )
 def test_overfits_with_parts_switched_off(model: dict[str, Any]) -> None:
-    nlp = make_trained(model=model)
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    add_seq2seq(nlp, model=model)
+    overfit(nlp, make_examples(nlp), learn_rate=0.005, most=120)
     assert_knows_the_texts(nlp)
 
 
@@ -244,19 +249,8 @@ def test_saves_and_loads(trained: Language, way: str, tmp_path: Path) -> None:
     assert_predicts_the_same(loaded, nlp)
 
 
-def test_saves_and_loads_before_initialization() -> None:
-    nlp = spacy.blank("en")
-    add_seq2seq(nlp).add_label("DRUG")
-    other = spacy.blank("en")
-    component = add_seq2seq(other)
-    other.from_bytes(nlp.to_bytes())
-    assert component.labels == ("DRUG",)
-    with pytest.raises(ValueError, match="seq2seq_ner is not initialized"):
-        other("text")
-
-
 @pytest.mark.parametrize("decoder", ["generate", "relations"])
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("batch_size", [3])
 def test_pipe_equals_call_whatever_the_batch(
     trained: Language, batch_size: int, decoder: Any
 ) -> None:
@@ -267,12 +261,6 @@ def test_pipe_equals_call_whatever_the_batch(
     assert [doc.text for doc in docs] == texts
     for doc in docs:
         assert entities_of(doc) == entities_of(nlp(doc.text))
-
-
-def test_pipe_with_several_processes(trained: Language) -> None:
-    docs = trained.pipe(TEXTS * 2, n_process=2, batch_size=3)
-    for doc, text in zip(docs, TEXTS * 2, strict=True):
-        assert entities_of(doc) == entities_of(trained(text))
 
 
 @pytest.mark.parametrize("decoder", ["generate", "relations"])
@@ -287,20 +275,6 @@ def test_docs_without_words_are_ordinary_input(trained: Language, text: str, dec
     assert all("mtlner" in doc.spans and not doc.spans["mtlner"] for doc in docs)
     losses = component.update(make_examples(nlp, data=[(text, []), (text, [])]), losses={})
     assert (losses["seq2seq_ner"] > 0) == bool(text)
-
-
-def test_same_seed_same_weights() -> None:
-    weights = []
-    for _ in range(2):
-        fix_random_seed(3)
-        nlp = spacy.blank("en")
-        component = add_seq2seq(nlp)
-        examples = make_examples(nlp)
-        optimizer = nlp.initialize(lambda examples=examples: examples)  # type: ignore[misc]
-        for _ in range(3):
-            step(nlp, examples, optimizer, drop=0.2)
-        weights.append(component.model.to_bytes())
-    assert weights[0] == weights[1]
 
 
 # Settings
@@ -340,27 +314,7 @@ def test_decoder_without_relations(config: dict[str, Any]) -> None:
         component.decoder = "relations"
 
 
-def test_dropout_follows_the_training() -> None:
-    nlp = spacy.blank("en")
-    component = add_seq2seq(nlp)
-    examples = make_examples(nlp)
-    nlp.initialize(lambda: examples)
-
-    def losses(drop: float) -> set[float]:
-        return {component.update(examples, drop=drop, losses={})["seq2seq_ner"] for _ in range(3)}
-
-    assert len(losses(0.0)) == 1
-    assert len(losses(0.5)) == 3
-
-
 # Labels
-
-
-def test_no_labels_is_an_error() -> None:
-    nlp = spacy.blank("en")
-    add_seq2seq(nlp)
-    with pytest.raises(ValueError, match=r"seq2seq_ner has no labels: .*spans_key"):
-        nlp.initialize()
 
 
 def test_labels_of_the_data_and_given_ones() -> None:
@@ -379,13 +333,6 @@ def test_labels_of_the_data_and_given_ones() -> None:
     nlp("my neck and shoulder pain")
 
 
-def test_label_that_is_not_known(trained: Language) -> None:
-    nlp = copy_of(trained)
-    examples = make_examples(nlp, data=[("take aspirin", [("DRUG", ((1, 2),))])])
-    with pytest.raises(ValueError, match="label 'DRUG' of the training data is unknown"):
-        nlp.update(examples, sgd=False)
-
-
 def test_added_label_is_learned(trained: Language) -> None:
     nlp = copy_of(trained)
     component = component_of(nlp)
@@ -394,10 +341,7 @@ def test_added_label_is_learned(trained: Language) -> None:
     assert component.labels == (*LABELS, "DRUG")
     nlp(TEXTS[0])
     examples = make_examples(nlp, data=[*TRAIN, ("take aspirin now", [("DRUG", ((1, 2),))])])
-    optimizer = nlp.resume_training()
-    optimizer.learn_rate = 0.005
-    for _ in range(60):
-        step(nlp, examples, optimizer)
+    overfit(nlp, examples, optimizer=nlp.resume_training(), learn_rate=0.005, most=60)
     assert nlp.evaluate(examples)["spans_mtlner_f"] == 1.0
     assert [[e for e, _ in found] for found in before] == [read_entities(nlp(t)) for t in TEXTS]
 
@@ -743,10 +687,9 @@ def test_learns_over_a_shared_encoder(
     encoder: str, tmp_path: Path, tiny_bert: Callable[[Path], str]
 ) -> None:
     nlp, examples = make_shared(encoder, tmp_path, tiny_bert)
+    rate = 0.005 if encoder == "tok2vec" else 0.003
     optimizer = nlp.resume_training()
-    optimizer.learn_rate = 0.005 if encoder == "tok2vec" else 0.003
-    for _ in range(120):
-        step(nlp, examples, optimizer)
+    overfit(nlp, examples, "mtlner", "flat", optimizer=optimizer, learn_rate=rate, most=120)
     scores = nlp.evaluate(make_like(examples, nlp))
     assert scores["spans_mtlner_f"] == scores["spans_flat_f"] == 1.0
     nlp.to_disk(tmp_path / "pipeline")
@@ -799,17 +742,10 @@ def test_encoder_learns_from_known_entities(
     assert distance(again) < 1e-9 < distance(cut)
 
 
-def test_sourced_component(trained: Language) -> None:
-    nlp = spacy.blank("en")
-    nlp.add_pipe("seq2seq_ner", source=trained)
-    for text in TEXTS:
-        assert entities_of(nlp(text)) == entities_of(trained(text))
-
-
 # A pre-trained BART
 
 
-def make_bart_pipeline(folder: str, steps: int = 150, **config: Any) -> Language:
+def make_bart_pipeline(folder: str, steps: int, **config: Any) -> Language:
     fix_random_seed(0)
     nlp = spacy.blank("en")
     add_seq2seq(nlp, model={"bart": folder}, **config)
@@ -821,7 +757,10 @@ def test_bart_overfits_and_needs_nothing_else(
 ) -> None:
     """The saved pipeline holds weights and tokenizer: neither folder nor network are needed."""
     folder = tiny_bart(tmp_path)
-    nlp = make_bart_pipeline(folder)
+    fix_random_seed(0)
+    nlp = spacy.blank("en")
+    add_seq2seq(nlp, model={"bart": folder})
+    overfit(nlp, make_examples(nlp), learn_rate=0.005, most=150)
     assert_knows_the_texts(nlp)
     nlp.to_disk(tmp_path / "pipeline")
     shutil.rmtree(folder)

@@ -22,6 +22,8 @@ from spacy_mtlner.pipeline.span_ner import SpanEntityRecognizer
 from spacy_mtlner.pipeline.suggesters import make_boundary_suggester
 from spacy_mtlner.training.gold_candidates import make_gold_candidates
 
+from .builders import overfit
+
 EMBED = {
     "@architectures": "spacy.MultiHashEmbed.v2",
     "width": 32,
@@ -144,35 +146,13 @@ def trained() -> Language:
 )
 def test_overfits_nested_entities(config: dict[str, Any]) -> None:
     nlp = make_nlp(**config)
-    examples = make_examples(nlp)
-    train(nlp, examples)
+    overfit(nlp, make_examples(nlp))
     scores = nlp.evaluate(make_examples(nlp))
     assert scores["spans_mtlner_f"] == scores["spans_mtlner_nested_f"] == 1.0
     for text, found in TRAIN:
         predicted = read_entities(nlp(text))
         assert {(e.label, e.fragments) for e in predicted} == set(found)
         assert all(0.5 <= entity.score <= 1 for entity in predicted)
-
-
-@pytest.mark.parametrize("way", ["disk", "bytes", "pickle"])
-def test_saves_and_loads(trained: Language, way: str, tmp_path: Path) -> None:
-    if way == "disk":
-        trained.to_disk(tmp_path)
-        loaded = spacy.load(tmp_path)
-    elif way == "bytes":
-        loaded = make_nlp().from_bytes(trained.to_bytes())
-    else:
-        loaded = pickle.loads(pickle.dumps(trained))
-    assert get_component(loaded).cfg == get_component(trained).cfg
-    for text, _ in TRAIN:
-        assert entities_of(loaded(text)) == entities_of(trained(text))
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_pipe_equals_call_whatever_the_batch(trained: Language, batch_size: int) -> None:
-    texts = [text for text, _ in TRAIN] * 2 + ["the king of France " * 30]
-    for doc in trained.pipe(texts, batch_size=batch_size):
-        assert entities_of(doc) == entities_of(trained(doc.text))
 
 
 @pytest.mark.parametrize("suggester", [NGRAMS, BOUNDARIES])
@@ -287,10 +267,7 @@ def test_add_label_enlarges_a_trained_component(trained: Language) -> None:
     numpy.testing.assert_allclose(ratios, ratios[:, :1].repeat(4, 1), rtol=1e-3)
     data: list[tuple[str, Found]] = [("a red fish swims", [("NEW", ((1, 3),))])]
     examples = make_examples(loaded, [*data, *TRAIN])
-    optimizer = loaded.resume_training()
-    optimizer.learn_rate = 0.01
-    for _ in range(60):
-        loaded.update(examples, sgd=optimizer)
+    overfit(loaded, examples, optimizer=loaded.resume_training(), most=60)
     assert loaded.evaluate(make_examples(loaded, [*data, *TRAIN]))["spans_mtlner_f"] == 1.0
 
 
@@ -546,21 +523,12 @@ def test_gold_longer_than_what_was_proposed_is_learned_by_other_suggesters(
     grams = {"components": {"span_ner": {"suggester": {**NGRAMS, "max_size": 7}}}}
     loaded = spacy.load(tmp_path, config=grams)
     data: list[tuple[str, Found]] = [("a b c d e f", [("LOC", ((0, 6),))])]
-    optimizer = loaded.resume_training()
-    optimizer.learn_rate = 0.01
-    for _ in range(60):
-        loaded.update(make_examples(loaded, [*data, *TRAIN]), sgd=optimizer)
-    assert loaded.evaluate(make_examples(loaded, [*data, *TRAIN]))["spans_mtlner_f"] == 1.0
+    examples = make_examples(loaded, [*data, *TRAIN])
+    overfit(loaded, examples, optimizer=loaded.resume_training(), most=60)
+    assert loaded.evaluate(examples)["spans_mtlner_f"] == 1.0
 
 
-def test_pipe_with_several_processes(trained: Language) -> None:
-    texts = [text for text, _ in TRAIN] * 2
-    docs = trained.pipe(texts, n_process=2, batch_size=3)
-    for doc, text in zip(docs, texts, strict=True):
-        assert entities_of(doc) == entities_of(trained(text))
-
-
-def test_same_seed_same_weights() -> None:
+def test_same_seed_same_negatives() -> None:
     def weights() -> list[Any]:
         nlp = make_nlp(negative_ratio=1.0, suggester=NGRAMS)
         train(nlp, make_examples(nlp), steps=4)
@@ -667,12 +635,7 @@ def test_learns_over_a_shared_encoder(
         }
     add_spans(nlp, model={"tok2vec": tok2vec})
     examples = make_examples(nlp, [pair for pair in TRAIN if pair[0].strip()])
-    optimizer = nlp.initialize(lambda: examples)
-    optimizer.learn_rate = 0.005
-    for _ in range(100):
-        nlp.update(examples, sgd=False)
-        for _, pipe in nlp.pipeline:
-            pipe.finish_update(optimizer)
+    overfit(nlp, examples, learn_rate=0.005, most=100)
     assert nlp.evaluate(examples)["spans_mtlner_f"] == 1.0
     nlp.to_disk(tmp_path / "pipeline")
     loaded = spacy.load(tmp_path / "pipeline")
