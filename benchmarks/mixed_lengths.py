@@ -1,6 +1,6 @@
-"""The from-scratch TransformerEncoder on batches of docs of mixed lengths: short rows that attend as
-wholes, in groups of similar length, against all rows behind each other, in blocks of the window's
-size that are copied beside their neighbours.
+"""The from-scratch TransformerEncoder on docs of mixed lengths: short rows that attend as wholes,
+in groups of similar length, against all rows behind each other, in blocks of the window's size that
+are copied beside their neighbours.
 
     python benchmarks/mixed_lengths.py corpus/genia/dev.spacy
 

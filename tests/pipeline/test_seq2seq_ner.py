@@ -520,9 +520,10 @@ def test_sentences_are_windows() -> None:
 
 @pytest.mark.parametrize("decoder", ["generate", "relations"])
 def test_long_doc(trained: Language, decoder: Any) -> None:
-    """Windows of a doc are as if they were docs."""
+    """Windows of a doc are as if they were docs, if they do not overlap."""
     nlp = copy_of(trained)
     component_of(nlp).decoder = decoder
+    component_of(nlp).cfg["overlap"] = 0
     words = [*TEXTS[0].split(), "."] * 300
     found = read_entities(nlp(Doc(nlp.vocab, words=words)))
     window = read_entities(nlp(Doc(nlp.vocab, words=words[:24])))
