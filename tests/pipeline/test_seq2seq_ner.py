@@ -537,6 +537,29 @@ def test_long_doc(trained: Language, decoder: Any) -> None:
     }
 
 
+def test_entities_on_every_border_are_found(trained: Language) -> None:
+    """A text without full stops, in which an entity lies across the border of all windows."""
+    nlp = copy_of(trained)
+    component = component_of(nlp)
+    words = "nothing to find here University of New York City opened".split() * 20
+    borders = [8 + 10 * i for i in range(20)]  # Behind New York: within ORG and the longer LOC.
+    component.cfg["overlap"] = 6
+    doc = Doc(nlp.vocab, words=words)
+    (windows,) = component._find_windows([doc])
+    assert any(end in borders for end in windows.ends.tolist())
+    gold = {("ORG", ((i - 4, i + 1),)) for i in borders}
+    for decoder in ("generate", "relations"):
+        component.decoder = decoder  # type: ignore[assignment]
+        found = {(e.label, e.fragments) for e in component.predict([doc])[0]}
+        assert gold <= found
+
+
+@pytest.mark.parametrize("overlap", [-1, 24])
+def test_overlap_out_of_its_range(overlap: int) -> None:
+    with pytest.raises(ValueError, match=r"overlap must be at least 0 and below .* \(24\)"):
+        add_seq2seq(spacy.blank("en"), overlap=overlap)
+
+
 def test_long_training_doc_is_cut_to_the_positions() -> None:
     """More gold symbols than there are positions: the first ones are learned."""
     nlp = spacy.blank("en")
