@@ -16,9 +16,16 @@ from spacy.training import Example
 from spacy.util import fix_random_seed
 
 from spacy_mtlner.codecs.sequence import encode_sequences, list_allowed
-from spacy_mtlner.entities import Entity, Fragments, read_entities, write_entities
+from spacy_mtlner.entities import (
+    Entity,
+    Fragments,
+    read_entities,
+    shift_fragments,
+    write_entities,
+)
+from spacy_mtlner.models.seq2seq import Seq2SeqInputs
 from spacy_mtlner.models.torch_layer import get_module_shim
-from spacy_mtlner.nn.seq2seq import Seq2Seq
+from spacy_mtlner.nn.seq2seq import Seq2Seq, Seq2SeqScores
 from spacy_mtlner.pipeline.gold import UNKNOWN, WEIGHT
 from spacy_mtlner.pipeline.knowledge import Knowledge, write_knowledge
 from spacy_mtlner.pipeline.seq2seq_ner import Seq2SeqEntityRecognizer
@@ -537,21 +544,56 @@ def test_long_doc(trained: Language, decoder: Any) -> None:
     }
 
 
-def test_entities_on_every_border_are_found(trained: Language) -> None:
-    """A text without full stops, in which an entity lies across the border of all windows."""
+@pytest.mark.parametrize("overlap", [None, 0, 3, 11])
+def test_entities_on_every_border(
+    trained: Language, overlap: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that finds whatever lies in a window as a whole: with an overlap, entities across all
+    borders are found, once; without, none of them.
+    """
     nlp = copy_of(trained)
     component = component_of(nlp)
-    words = "nothing to find here University of New York City opened".split() * 20
-    borders = [8 + 10 * i for i in range(20)]  # Behind New York: within ORG and the longer LOC.
-    component.cfg["overlap"] = 6
-    doc = Doc(nlp.vocab, words=words)
+    component.cfg["overlap"] = overlap
+    doc = Doc(nlp.vocab, words=["a"] * 300)
     (windows,) = component._find_windows([doc])
-    assert any(end in borders for end in windows.ends.tolist())
-    gold = {("ORG", ((i - 4, i + 1),)) for i in borders}
-    for decoder in ("generate", "relations"):
-        component.decoder = decoder  # type: ignore[assignment]
-        found = {(e.label, e.fragments) for e in component.predict([doc])[0]}
-        assert gold <= found
+    reach = {None: 6, 0: 1}.get(overlap, overlap)  # None is a quarter of the window of 24 tokens.
+    assert reach is not None
+    borders = [*windows.ends.tolist()[:-1], *windows.starts.tolist()[1:]]
+    gold: set[tuple[int, Fragments]] = set()
+    for border in borders:
+        for first in range(max(0, border - reach), border):
+            gold.add((first % 5, ((first, first + reach + 1),)))
+            if reach > 2:
+                gold.add((0, ((first, first + 1), (first + 2, first + reach + 1))))
+    gold = {(label, parts) for label, parts in gold if parts[-1][1] <= len(doc)}
+
+    model_class = type(component.model)
+    predict_as_ever = model_class.predict
+
+    def predict(self: Any, inputs: Any) -> Any:
+        if not isinstance(inputs, Seq2SeqInputs):
+            return predict_as_ever(self, inputs)
+        ends = numpy.cumsum(inputs.windows)
+        places = ends - inputs.windows
+        starts = places if inputs.tokens is None else inputs.tokens[places]
+        rows = [
+            [
+                (shift_fragments(parts, -start), label)
+                for label, parts in gold
+                if start <= parts[0][0] and parts[-1][1] <= start + size
+            ]
+            for start, size in zip(starts.tolist(), inputs.windows, strict=True)
+        ]
+        symbols = torch.from_numpy(encode_sequences(rows, len(LABELS)))
+        nothing = torch.zeros(0, 0)
+        return Seq2SeqScores(nothing, nothing, symbols, torch.zeros(symbols.shape))
+
+    monkeypatch.setattr(model_class, "predict", predict)
+    found = [(e.label, e.fragments) for e in component.predict([doc])[0]]
+    expected = {(LABELS[label], parts) for label, parts in gold if overlap != 0}
+    assert len(found) == len(expected) and set(found) == expected
+    if overlap != 0:
+        assert len(expected) >= len(borders)
 
 
 @pytest.mark.parametrize("overlap", [-1, 24])
