@@ -16,6 +16,8 @@ from spacy_mtlner.entities import Fragments
 
 FloatArray = NDArray[numpy.float32]
 
+MAX_SPANS = 2**20  # Possible spans that are compared at once.
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -145,10 +147,13 @@ def share_runs(candidates: Candidates, *, backward: bool) -> Runs:
     """
     is_contiguous = candidates.is_contiguous
     anchors = (candidates.lasts if backward else candidates.firsts)[is_contiguous]
+    lowest = int(anchors.min()) if len(anchors) else 0
+    anchors = anchors - lowest
     longest = numpy.zeros(int(anchors.max()) + 1 if len(anchors) else 0, dtype=numpy.int64)
     numpy.maximum.at(longest, anchors, candidates.sizes[is_contiguous])
     begins = numpy.flatnonzero(longest)
     sizes = longest[begins]
+    begins = begins + lowest
     if backward:
         tokens = -ranges(-begins, sizes)
     else:
@@ -180,6 +185,13 @@ def propose_spans(
     RETURNS (Candidates): The chosen spans, row by row, the best ones first.
     """
     n_tokens = int(rows.sum())
+    if n_tokens * len(sizes) > MAX_SPANS:
+        parts = []
+        for first, length in zip((numpy.cumsum(rows) - rows).tolist(), rows.tolist(), strict=True):
+            own = slice(first, first + length)
+            begins, lengths = _propose_in_row(starts[own], ends[own], sizes, per_token)
+            parts.append((begins + first, lengths))
+        return Candidates.of_spans(*(numpy.concatenate(part) for part in zip(*parts, strict=True)))
     index = numpy.arange(n_tokens)
     lengths = numpy.minimum(numpy.repeat(numpy.cumsum(rows), rows) - index, len(sizes))
     firsts = numpy.repeat(index, lengths)
@@ -192,6 +204,34 @@ def propose_spans(
     quota = numpy.repeat(numpy.ceil(per_token * rows), n_spans)
     chosen = order[ranks < quota]
     return Candidates.of_spans(firsts[chosen], sizes_less_1[chosen] + 1)
+
+
+def _propose_in_row(
+    starts: FloatArray, ends: FloatArray, sizes: FloatArray, per_token: float
+) -> tuple[IntArray, IntArray]:
+    """First token and length of the chosen spans of one row, the best ones first. Of the spans seen
+    so far, only as many as can be chosen are kept.
+    """
+    n_tokens, quota = len(starts), int(numpy.ceil(per_token * len(starts)))
+    firsts = lengths = numpy.zeros(0, dtype=numpy.int64)
+    values = numpy.zeros(0, dtype=numpy.float32)
+    step = max(1, MAX_SPANS // len(sizes))
+    for begin in range(0, n_tokens, step):
+        index = numpy.arange(begin, min(begin + step, n_tokens))
+        counts = numpy.minimum(n_tokens - index, len(sizes))
+        new = numpy.repeat(index, counts)
+        less_1 = ranges(numpy.zeros_like(index), counts)
+        values = numpy.append(values, starts[new] + ends[new + less_1] + sizes[less_1])
+        firsts, lengths = numpy.append(firsts, new), numpy.append(lengths, less_1 + 1)
+        if len(values) > quota:
+            lowest = numpy.partition(values, len(values) - quota)[len(values) - quota]
+            chosen = values > lowest
+            # Of equal ones the first, as in a stable order.
+            ties = numpy.flatnonzero(values == lowest)
+            chosen[ties[: quota - int(chosen.sum())]] = True
+            firsts, lengths, values = firsts[chosen], lengths[chosen], values[chosen]
+    order = numpy.argsort(-values, kind="stable")
+    return firsts[order], lengths[order]
 
 
 def find_among(candidates: Candidates, others: Candidates) -> BoolArray:

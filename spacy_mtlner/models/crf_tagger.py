@@ -1,11 +1,12 @@
 """The architecture of `crf_ner`: tok2vec, optional recurrent layer, fully connected layer, CRF."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from spacy.tokens import Doc
-from thinc.api import Model, chain
+from thinc.api import Model
 from thinc.types import Floats2d
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from spacy_mtlner.models.torch_layer import (
     detach_scores,
     initialize_tok2vec,
     resize_output,
+    run_layer,
     torch_layer,
 )
 from spacy_mtlner.nn.rnn import RNNKind
@@ -43,17 +45,36 @@ def build_crf_tagger_v1(
         _build_tagger, rnn=rnn, hidden_width=hidden_width, depth=depth, tag_scheme=tag_scheme
     )
     tagger = torch_layer("crf_tagger", builder, detach_scores, dropout=dropout)
-    model: Model[list[Doc], CRFScores] = chain(tok2vec, tagger)
-    model.init = _init
-    model.set_ref("tok2vec", tok2vec)
-    model.set_ref("output_layer", tagger)
-    model.attrs["tag_scheme"] = tag_scheme
-    model.attrs["resize_output"] = partial(resize_output, make_settings=_settings)
+    model: Model[list[Doc], CRFScores] = Model(
+        "tags",
+        _forward,
+        init=_init,
+        dims={"nO": None},
+        layers=[tok2vec, tagger],
+        refs={"tok2vec": tok2vec, "output_layer": tagger},
+        attrs={
+            "tag_scheme": tag_scheme,
+            "resize_output": partial(resize_output, make_settings=_settings),
+        },
+    )
     return model
 
 
 def _build_tagger(*, nI: int, nO: int, tag_scheme: SchemeName, **settings: Any) -> Tagger:
     return Tagger(nI, tag_constraints(tag_scheme, nO), **settings)
+
+
+def _forward(
+    model: Model[list[Doc], CRFScores], docs: list[Doc], is_train: bool
+) -> tuple[CRFScores, Callable[[CRFScores], list[Doc]]]:
+    tok2vec, tagger = model.layers  # Not the references, which a copy of the model lacks.
+    rows, backprop_rows = run_layer(tok2vec, docs, is_train)
+    scores, backprop_scores = tagger(rows, is_train)
+
+    def backprop(d_scores: CRFScores) -> list[Doc]:
+        return cast(list[Doc], backprop_rows(backprop_scores(d_scores)))
+
+    return scores, backprop
 
 
 def tag_constraints(tag_scheme: SchemeName, n_tags: int) -> tuple[Tensor, Tensor, Tensor]:

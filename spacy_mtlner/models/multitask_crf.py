@@ -22,6 +22,7 @@ from spacy_mtlner.models.torch_layer import (
     grow,
     initialize_tok2vec,
     rows_to_torch,
+    run_layer,
     torch_layer,
 )
 from spacy_mtlner.nn.multitask import Fusion, MultiTaskScores, MultiTaskTagger
@@ -113,7 +114,7 @@ def _forward(
     model: Model[TaskInputs, MultiTaskScores], inputs: TaskInputs, is_train: bool
 ) -> tuple[MultiTaskScores, Callable[[MultiTaskScores], list[Doc]]]:
     tok2vec, tagger = model.layers  # Not the references, which a copy of the model lacks.
-    rows, backprop_rows = tok2vec(inputs.rows, is_train)
+    rows, backprop_rows = run_layer(tok2vec, inputs.rows, is_train)
     scores, backprop_scores = tagger(TaskInputs(rows, inputs.wanted), is_train)
 
     def backprop(d_scores: MultiTaskScores) -> list[Doc]:

@@ -14,6 +14,7 @@ from spacy_mtlner.models.torch_layer import (
     detach_scores,
     initialize_tok2vec,
     resize_output,
+    run_layer,
     torch_layer,
 )
 from spacy_mtlner.nn.pointer import PointerScores, PointerTagger
@@ -105,7 +106,7 @@ def _forward(
 ) -> tuple[PointerScores, Callable[[PointerScores], list[Doc]]]:
     docs, descriptions, backprop_descriptions = inputs
     tok2vec, tagger = model.layers  # Not the references, which a copy of the model lacks.
-    rows, backprop_rows = tok2vec(docs, is_train)
+    rows, backprop_rows = run_layer(tok2vec, docs, is_train)
     scores, backprop_scores = tagger([*rows, *descriptions], is_train)
 
     def backprop(d_scores: PointerScores) -> list[Doc]:

@@ -2,8 +2,9 @@
 vocabulary, with relations of token pairs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import numpy
@@ -24,6 +25,7 @@ from spacy_mtlner.models.torch_layer import (
     get_module_shim,
     initialize_tok2vec,
     resize_output,
+    run_layer,
     set_module_dropout,
     split_rows,
     torch_layer,
@@ -66,12 +68,15 @@ class Seq2SeqInputs(NamedTuple):
     """Docs, and what is to be done with them.
 
     docs (list[Doc]): The docs.
-    windows (list[int]): The windows' numbers of tokens, at least 1; all docs' windows, one after
-        the other, hold all tokens.
+    windows (list[int]): The windows' numbers of tokens, at least 1.
     names (Optional[KnownNames]): Known entities, for type attention.
     symbols (Optional[IntArray]): The windows' gold sequences, shape (n_windows, n_steps).
     with_cells (bool): Whether the relations of token pairs are wanted.
     beam_width (int): Hypotheses per window if sequences are to be generated, else 0.
+    tokens (Optional[IntArray]): In prediction, the windows' tokens among those of all docs, one
+        window after the other, shape (sum of the windows' numbers,); None if the windows, one
+        after the other, hold all tokens once.
+    rows (Optional[Rows]): In prediction, the docs' vectors where they are at hand already.
     """
 
     docs: list[Doc]
@@ -80,6 +85,8 @@ class Seq2SeqInputs(NamedTuple):
     symbols: IntArray | None = None
     with_cells: bool = False
     beam_width: int = 0
+    tokens: IntArray | None = None
+    rows: Rows | None = None
 
 
 Seq2SeqModel = Model[Seq2SeqInputs, Seq2SeqScores]
@@ -211,7 +218,10 @@ def _forward(
     model: Seq2SeqModel, inputs: Seq2SeqInputs, is_train: bool
 ) -> tuple[Seq2SeqScores, Callable[[Seq2SeqScores], list[Doc]]]:
     tok2vec, tagger = model.layers  # Not the references, which a copy of the model lacks.
-    rows, backprop_rows = tok2vec(inputs.docs, is_train)
+    if inputs.rows is None:
+        rows, backprop_rows = run_layer(tok2vec, inputs.docs, is_train)
+    else:
+        rows = inputs.rows
     scores, backprop_scores = tagger((rows, inputs), is_train)
 
     def backprop(d_scores: Seq2SeqScores) -> list[Doc]:
@@ -221,6 +231,34 @@ def _forward(
         return cast(list[Doc], backprop_rows(d_rows))
 
     return scores, backprop
+
+
+def split_windows(
+    model: Seq2SeqModel, inputs: Seq2SeqInputs, n_tokens: int
+) -> Iterator[Seq2SeqInputs]:
+    """Split an input for prediction, so that the memory of what the model says of windows does not
+    grow with a doc's length. The tok2vec layer runs once, over whole docs.
+
+    model (Seq2SeqModel): The model.
+    inputs (Seq2SeqInputs): The input.
+    n_tokens (int): About how many tokens a part's windows have.
+    YIELDS (Seq2SeqInputs): The parts.
+    """
+    ends = numpy.cumsum(inputs.windows)
+    if ends[-1] <= 2 * n_tokens:
+        yield inputs
+        return
+    tok2vec, tagger = model.layers
+    rows = tok2vec.predict(inputs.docs)
+    if len(rows) > 1:
+        rows = [flatten_rows(tagger, rows, tagger.get_dim("nI"))]
+    tokens = numpy.arange(ends[-1]) if inputs.tokens is None else inputs.tokens
+    borders = numpy.flatnonzero(numpy.diff((ends - 1) // n_tokens)) + 1
+    for first, last in pairwise([0, *borders.tolist(), len(ends)]):
+        start = ends[first - 1] if first else 0
+        yield inputs._replace(
+            windows=inputs.windows[first:last], tokens=tokens[start : ends[last - 1]], rows=rows
+        )
 
 
 def _init(model: Model, X: Seq2SeqInputs | None = None, Y: Any = None) -> None:
@@ -300,7 +338,12 @@ def _to_batch(
             flat = flatten_rows(model, some, width)
             return xp2torch(flat, requires_grad=is_train, device=device)
 
-        vectors = concatenate(rows)
+        if inputs.tokens is None:
+            vectors = concatenate(rows)
+        else:
+            assert not is_train
+            flat = rows[0] if len(rows) == 1 else flatten_rows(model, rows, width)
+            vectors = xp2torch(flat[model.ops.xp.asarray(inputs.tokens)], device=device)
         if names is not None:
             name_vectors = concatenate(name_rows)
     else:
@@ -309,7 +352,10 @@ def _to_batch(
         encode = partial(encode_pieces, model.attrs["tokenizer"], unknown=model.attrs["unknown"])
         limit = module.max_positions - N_ENDS
         pieces = Pieces(
-            *(torch.from_numpy(x).to(device) for x in encode(inputs.docs, inputs.windows, limit))
+            *(
+                torch.from_numpy(x).to(device)
+                for x in encode(inputs.docs, inputs.windows, limit, tokens=inputs.tokens)
+            )
         )
     if names is not None:
         ids = None
@@ -355,7 +401,12 @@ def _read_tokenizer(text: str) -> Tokenizer:
 
 
 def encode_pieces(
-    tokenizer: str, docs: Sequence[Doc], windows: Sequence[int], limit: int, unknown: int
+    tokenizer: str,
+    docs: Sequence[Doc],
+    windows: Sequence[int],
+    limit: int,
+    unknown: int,
+    tokens: IntArray | None = None,
 ) -> tuple[IntArray, IntArray]:
     """Encode the tokens of docs, each for itself, with the blank before it if there is one.
 
@@ -366,8 +417,10 @@ def encode_pieces(
     windows (Sequence[int]): The windows' numbers of tokens, each at most the limit.
     limit (int): How many pieces a window may have.
     unknown (int): Id for tokens that have no pieces.
+    tokens (Optional[IntArray]): The windows' tokens among those of all docs, shape (n_tokens,);
+        None if the windows hold all tokens once.
     RETURNS (tuple[IntArray, IntArray]): All pieces' ids, shape (n_pieces,), and how many each token
-        has, at least 1, shape (n_tokens,).
+        of the windows has, at least 1, shape (n_tokens,).
     """
     parts = [doc.to_array(["ORTH", "SPACY"]) for doc in docs]
     table = numpy.concatenate([*parts, numpy.zeros((0, 2), dtype=numpy.uint64)])
@@ -378,6 +431,8 @@ def encode_pieces(
     firsts = numpy.cumsum([0, *map(len, docs)])[:-1]
     has_blank[firsts[firsts < len(table)]] = 0
     table[:, 1] = has_blank
+    if tokens is not None:
+        table = table[tokens]
     unique, places = numpy.unique(table, axis=0, return_inverse=True)
     strings = docs[0].vocab.strings
     texts = [" " * int(blank) + strings[int(orth)] for orth, blank in unique]

@@ -17,6 +17,7 @@ from spacy_mtlner.models.torch_layer import (
     is_listener,
     resize_output,
     rows_to_torch,
+    run_layer,
     torch_layer,
 )
 from spacy_mtlner.nn.rnn import RNNKind
@@ -101,7 +102,7 @@ def _forward(
     model: Model[SpanInputs, SpanScores], inputs: SpanInputs, is_train: bool
 ) -> tuple[SpanScores, Callable[[SpanScores], list[Doc]]]:
     tok2vec, classifier = model.layers  # Not the references, which a copy of the model lacks.
-    rows, backprop_rows = tok2vec(inputs.rows, is_train)
+    rows, backprop_rows = run_layer(tok2vec, inputs.rows, is_train)
     scores, backprop_scores = classifier(SpanInputs(rows, inputs.request), is_train)
 
     def backprop(d_scores: SpanScores) -> list[Doc]:

@@ -202,6 +202,22 @@ def resize_output(
     return model
 
 
+def _refuse(d_rows: Any) -> Any:
+    raise ValueError("Gradients were sent to a prediction.")
+
+
+def run_layer(layer: Model, X: Any, is_train: bool) -> tuple[Any, Callable[[Any], Any]]:
+    """Run a layer. In prediction, what it keeps for its gradient is dropped at once, so that a long
+    text's memory is that of its largest layer, and not of all.
+
+    layer (Model): The layer.
+    X (Any): Its input.
+    is_train (bool): Whether gradients will be asked for.
+    RETURNS (tuple[Any, Callable]): Its output and the gradients' callback.
+    """
+    return layer(X, is_train) if is_train else (layer.predict(X), _refuse)
+
+
 def initialize_tok2vec(model: Model, docs: list[Doc] | None) -> None:
     """Initialise the reference "tok2vec" of a model, whose width is known only then, and set the
     width as dimension nI of the reference "output_layer".

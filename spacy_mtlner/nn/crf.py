@@ -11,7 +11,7 @@ transitions and no step has to look at a mask.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _INF = float("inf")
+_STEPS = 1024  # Of a lattice, whose views are made at once.
 
 
 def crf_log_likelihood(
@@ -104,15 +105,20 @@ def crf_decode(
     outgoing, incoming = grid[:, None], grid.T.contiguous()  # (S, 1, S), (S, S)
     columns = scores.mT[..., None]  # (K, S, B, 1)
     extended = scores.new_empty((*columns.shape[1:3], len(grid)))  # (S, B, S)
-    for k, (column, state) in enumerate(zip(columns[:-1], scores[1:], strict=True)):
+    for k, (column, state) in enumerate(_walk(columns[:-1], scores[1:])):
         if k % 32 == 31:  # the sum over a long row would swallow the digits that decide
             column -= column.amax(0)
         torch.add(column, outgoing, out=extended)
         state += extended.amax(0)
-    path = [mask.new_full(mask.shape[:1], len(start), dtype=torch.long)]  # (B,) from the last on
-    for state in reversed(scores[1:-1].unbind()):
-        path.append((state + incoming.index_select(0, path[-1])).argmax(-1))
-    return torch.stack(path[::-1], 1)[:, :-1].masked_fill(~mask, 0)
+    tags = mask.new_full(mask.shape[:1], len(start), dtype=torch.long)  # (B,) from the last on
+    parts = []
+    for steps in reversed(scores[1:-1].split(_STEPS)):
+        path = [tags]
+        for state in reversed(steps.unbind()):
+            path.append((state + incoming.index_select(0, path[-1])).argmax(-1))
+        parts.append(torch.stack(path[::-1], 1)[:, :-1])
+        tags = path[-1]
+    return torch.cat(parts[::-1], 1).masked_fill(~mask, 0)
 
 
 @torch.no_grad()
@@ -456,11 +462,12 @@ def _forward_backward(scores: Tensor, grid: Tensor) -> _Messages:
     norms = torch.ones_like(weights[..., :1])  # (2, K, B, 1)
     states[:, 0] = weights[:, 0]
     views = (states[:, :-1], states[:, 1:], weights[:, 1:], norms[:, 1:])
-    for last, state, weight, norm in zip(*(view.unbind(1) for view in views), strict=True):
+    for last, state, weight, norm in _walk(*(view.transpose(0, 1) for view in views)):
         torch.bmm(last, moves, out=state)
         state *= weight
         torch.sum(state, -1, keepdim=True, out=norm)
         state /= norm
+    del weights, views
 
     forward, backward = states[0], states[1].flip(0)  # (K, B, S)
     joint = forward / emitted.clamp(min=floor) * backward  # (K, B, S)
@@ -489,7 +496,7 @@ def _with_exact_rows(messages: _Messages, scores: Tensor, grid: Tensor) -> _Mess
     emitted = scores[:, rows].to(dtype)  # (K, E, S)
     states = torch.stack((emitted, emitted.flip(0)), 1)  # (K, 2, E, S)
     moves = torch.stack((grid, grid.T)).to(dtype)[:, None]  # (2, 1, S, S)
-    for last, state in pairwise(states):
+    for last, state in _walk(states[:-1], states[1:]):
         moved = last[..., None] + moves  # (2, E, S, S)
         top = moved.amax(-2, keepdim=True).clamp_(min=torch.finfo(dtype).min)  # (2, E, 1, S)
         state += _exp_(moved.sub_(top)).sum(-2).log_().add_(top.squeeze(-2))
@@ -506,6 +513,14 @@ def _with_exact_rows(messages: _Messages, scores: Tensor, grid: Tensor) -> _Mess
         forward[:-1],
         targets[1:],
     )
+
+
+def _walk(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Walk along the first dimension of tensors. The views of all steps of a long text would take
+    more memory than what they show: they are made some at a time.
+    """
+    for parts in zip(*(tensor.split(_STEPS) for tensor in tensors), strict=True):
+        yield from zip(*(part.unbind() for part in parts), strict=True)
 
 
 def _floor(dtype: torch.dtype) -> float:

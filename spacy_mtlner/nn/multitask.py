@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spacy_mtlner.nn.ragged import group_rows
 from spacy_mtlner.nn.rnn import BiRNN, RNNKind
 from spacy_mtlner.nn.tagger import CRFHead, CRFScores
-from spacy_mtlner.nn.transformer import WindowedAttention
+from spacy_mtlner.nn.transformer import RowLayout, WindowedAttention
 
 Fusion = Literal["attention", "none"]
 
@@ -144,9 +144,10 @@ class MultiTaskTagger(nn.Module):
         """Self-attention over an auxiliary task's hidden states, (n_tokens, size)."""
         if not len(hidden):
             return hidden
-        row = torch.arange(len(sizes)).repeat_interleave(sizes).to(hidden.device)
-        attended = self.attentions[task - 1](hidden, row, int(sizes.max()))
-        return self.dropout(attended)
+        attention = cast(WindowedAttention, self.attentions[task - 1])
+        layout = RowLayout.of(sizes.tolist(), attention.window, hidden.device)
+        attended: Tensor = self.dropout(attention(hidden, layout))
+        return attended
 
 
 def _select(x: Tensor, sizes: Tensor, rows: Tensor) -> Tensor:

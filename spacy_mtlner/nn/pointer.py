@@ -160,7 +160,9 @@ def list_spans(index: Tensor, row_ends: Tensor, max_length: int) -> tuple[Tensor
     return firsts, places - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
 
 
-def span_logits(scores: PointerScores, sums: Tensor, firsts: Tensor, offsets: Tensor) -> Tensor:
+def span_logits(
+    scores: PointerScores, sums: Tensor, firsts: Tensor, offsets: Tensor, first_sum: int = 0
+) -> Tensor:
     """Score spans.
 
     The logit of start i, end j and type r is start_ir + end_jr + w_r relu(s_i + e_j + t_ij + l),
@@ -171,10 +173,12 @@ def span_logits(scores: PointerScores, sums: Tensor, firsts: Tensor, offsets: Te
     sums (Tensor): `running_sums` of `span_tokens`.
     firsts (Tensor): First token of each span, shape (n_spans,), int64.
     offsets (Tensor): Length less 1 of each span, below max_length, shape (n_spans,), int64.
+    first_sum (int): The token from which on the sums are.
     RETURNS (Tensor): The logits, shape (n_spans, n_types).
     """
     lasts = firsts + offsets
-    means = (sums[lasts + 1] - sums[firsts]) / (offsets + 1)[:, None]
+    means = sums[lasts + 1 - first_sum] - sums[firsts - first_sum]
+    means = means / (offsets + 1)[:, None]
     features = means.to(scores.starts.dtype)
     features = features + scores.span_starts[firsts] + scores.span_ends[lasts]
     features = features + scores.span_lengths[offsets]

@@ -15,6 +15,7 @@ from torch import Tensor
 from spacy_mtlner.codecs.tags import IntArray
 
 MAX_POSITIONS = 65_536  # Padded positions of one group, unless a single row has more.
+PART_TOKENS = 8192  # Of a longer text, that are run at once where no gradient is asked for.
 MIN_ROWS = 32  # Below that, more rows at once are worth their padding.
 
 

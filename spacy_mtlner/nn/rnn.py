@@ -5,11 +5,25 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spacy_mtlner.nn.ragged import RowGroup, ungroup
+from spacy_mtlner.nn.ragged import PART_TOKENS, RowGroup, ungroup
 
 RNNKind = Literal["lstm", "gru"]
 
 _KINDS: dict[RNNKind, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
+def _run(layer: nn.Module, x: Tensor, index: Tensor) -> Tensor:
+    """Outputs, (rows, length, size), of a layer that reads x at places, (rows, length). Without
+    gradient a long row is read part by part, each from the state behind the one before.
+    """
+    if torch.is_grad_enabled() or index.shape[1] <= PART_TOKENS:
+        whole: Tensor = layer(x[index])[0]
+        return whole
+    parts, state = [], None
+    for some in index.split(PART_TOKENS, dim=1):
+        part, state = layer(x[some], state)
+        parts.append(part)
+    return torch.cat(parts, dim=1)
 
 
 class BiRNN(nn.Module):
@@ -57,7 +71,7 @@ class BiRNN(nn.Module):
         for depth, (forwards, backwards) in enumerate(layers):
             if depth > 0:
                 x = self.dropout(x)
-            ahead = ungroup([forwards(x[i])[0] for i in index], index, mask)
-            back = ungroup([backwards(x[i])[0] for i in backward_index], backward_index, mask)
+            ahead = ungroup([_run(forwards, x, i) for i in index], index, mask)
+            back = ungroup([_run(backwards, x, i) for i in backward_index], backward_index, mask)
             x = torch.cat([ahead, back], dim=-1)
         return x

@@ -30,7 +30,7 @@ from spacy_mtlner.pipeline.gold import (
 )
 from spacy_mtlner.scoring import score_names
 
-_PREDICTED_TOKENS = 8192  # Predicted at once: larger batches of docs take memory, but no less time.
+PREDICTED_TOKENS = 8192  # Predicted at once: larger batches of docs take memory, but no less time.
 
 
 DEFAULT_TOK2VEC = """
@@ -534,7 +534,7 @@ def split_docs(docs: Sequence[Doc]) -> Iterator[list[Doc]]:
     YIELDS (list[Doc]): The parts.
     """
     starts = numpy.cumsum([0, *map(len, docs)])[:-1]
-    for _, group in groupby(zip(starts // _PREDICTED_TOKENS, docs, strict=True), itemgetter(0)):
+    for _, group in groupby(zip(starts // PREDICTED_TOKENS, docs, strict=True), itemgetter(0)):
         yield [doc for _, doc in group]
 
 

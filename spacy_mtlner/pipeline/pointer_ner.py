@@ -426,10 +426,12 @@ class PointerEntityRecognizer(SideTextComponent):
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Start, end, type and score of all spans that reach the threshold, chunk by chunk."""
         index = torch.arange(len(row_ends), device=row_ends.device)
-        sums = running_sums(scores.span_tokens)
-        for chunk in index.split(SPAN_CHUNK):
-            firsts, offsets = list_spans(chunk, row_ends[chunk], len(scores.span_lengths))
-            values = self._borrow(span_logits(scores, sums, firsts, offsets)).sigmoid()
+        longest = len(scores.span_lengths)
+        for first in range(0, len(index), SPAN_CHUNK):
+            chunk = index[first : first + SPAN_CHUNK]
+            sums = running_sums(scores.span_tokens[first : first + SPAN_CHUNK + longest])
+            firsts, offsets = list_spans(chunk, row_ends[chunk], longest)
+            values = self._borrow(span_logits(scores, sums, firsts, offsets, first)).sigmoid()
             behind = firsts + offsets + 1
             if shares is not None:
                 values = self._fuse(

@@ -34,12 +34,17 @@ from spacy_mtlner.codecs.relations import (
     encode_relations,
 )
 from spacy_mtlner.codecs.sequence import decode_sequences, encode_sequences, list_allowed
-from spacy_mtlner.codecs.tags import IntArray
+from spacy_mtlner.codecs.tags import IntArray, ranges
 from spacy_mtlner.entities import DEFAULT_KEY, Entity, shift_fragments
-from spacy_mtlner.models.seq2seq import BART_PREFIX, KnownNames, Seq2SeqInputs
+from spacy_mtlner.models.seq2seq import BART_PREFIX, KnownNames, Seq2SeqInputs, split_windows
 from spacy_mtlner.nn.losses import Seq2SeqGold, seq2seq_loss
 from spacy_mtlner.nn.seq2seq import Seq2SeqScores
-from spacy_mtlner.pipeline.base import DEFAULT_SCORE_WEIGHTS, make_default_model
+from spacy_mtlner.pipeline.base import (
+    DEFAULT_SCORE_WEIGHTS,
+    PREDICTED_TOKENS,
+    make_default_model,
+    split_docs,
+)
 from spacy_mtlner.pipeline.gold import Gold, GoldReport, GoldSource, known_tokens, read_gold
 from spacy_mtlner.pipeline.knowledge import (
     Knowledge,
@@ -48,7 +53,7 @@ from spacy_mtlner.pipeline.knowledge import (
     select_frequent,
 )
 from spacy_mtlner.pipeline.side_texts import SideTextComponent, SideTexts
-from spacy_mtlner.pipeline.windows import cut_doc, select_inside
+from spacy_mtlner.pipeline.windows import Windows, cut_doc, find_windows, select_inside
 
 DecoderName = Literal["generate", "relations"]
 NAME_LENGTH = 16  # Tokens of a known entity's name that are read.
@@ -93,6 +98,7 @@ DEFAULT_SEQ2SEQ_MODEL = make_default_model(DEFAULT_CONFIG)
         "relation_weight": 0.3,
         "alpha": 1.0,
         "tau": 1.0,
+        "overlap": None,
         "scorer": {"@scorers": "spacy_mtlner.entity_scorer.v1"},
     },
     default_score_weights=DEFAULT_SCORE_WEIGHTS,
@@ -112,6 +118,7 @@ def make_seq2seq_ner(
     relation_weight: float,
     alpha: float,
     tau: float,
+    overlap: int | None,
     scorer: Callable[..., dict[str, Any]] | None,
 ) -> "Seq2SeqEntityRecognizer":
     """Construct a `seq2seq_ner` component: see `Seq2SeqEntityRecognizer`."""
@@ -130,6 +137,7 @@ def make_seq2seq_ner(
         relation_weight=relation_weight,
         alpha=alpha,
         tau=tau,
+        overlap=overlap,
         scorer=scorer,
     )
 
@@ -169,6 +177,9 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         (eq. 13); 0 leaves relations unlearned.
     alpha (float): Factor of the focal loss (eq. 5).
     tau (float): Its exponent.
+    overlap (Optional[int]): In prediction, how many tokens of a window the next one has as well,
+        where a sentence, or a doc without sentences, is longer than a window; None for a quarter of
+        the window. See `Windows.merge`.
     Other settings: see `EntityComponent`.
     RAISES (ValueError): If a setting is out of its range, or the decoder has nothing to read.
     """
@@ -185,6 +196,7 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         relation_weight: float,
         alpha: float,
         tau: float,
+        overlap: int | None,
         **settings: Any,
     ) -> None:
         super().__init__(nlp.vocab, model, name, **settings)
@@ -197,7 +209,14 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
                 raise ValueError(f"{name}: {setting} must be at least 0, not {value}.")
         if not alpha > 0:
             raise ValueError(f"{name}: alpha must be above 0, not {alpha}.")
+        window = model.attrs["window"]
+        if overlap is not None and not 0 <= overlap < window:
+            raise ValueError(
+                f"{name}: overlap must be at least 0 and below the model's window ({window}), not "
+                f"{overlap}."
+            )
         self.cfg.update(
+            overlap=overlap,
             beam_width=beam_width,
             threshold=threshold,
             relation_weight=relation_weight,
@@ -352,15 +371,32 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         is_train (bool): Whether the encoder learns from the known entities.
         RETURNS (Seq2SeqInputs): The model's input, for the decoder that is set.
         """
-        windows, _ = self._measure_windows([self._cut(doc) for doc in docs])
+        return self._make_inputs(docs, self._find_windows(docs, is_train=is_train), is_train)
+
+    def _make_inputs(
+        self, docs: list[Doc], windows: Sequence[Windows], is_train: bool
+    ) -> Seq2SeqInputs:
+        sizes = numpy.concatenate([own.ends - own.starts for own in windows])
+        tokens = None
+        if any(own.overlap for own in windows):
+            offsets = numpy.cumsum([0, *map(len, docs)]).tolist()
+            starts = [own.starts + first for own, first in zip(windows, offsets, strict=False)]
+            tokens = ranges(numpy.concatenate(starts), sizes)
         is_generated = self.decoder == "generate"
         return Seq2SeqInputs(
             docs,
-            windows.tolist(),
+            sizes.tolist(),
             self._read_names(docs[0].vocab, is_train=is_train),
             with_cells=not is_generated,
             beam_width=self.cfg["beam_width"] if is_generated else 0,
+            tokens=tokens,
         )
+
+    def _find_windows(self, docs: Sequence[Doc], *, is_train: bool = False) -> list[Windows]:
+        """Each doc's windows; in prediction, those of one sentence overlap."""
+        size, overlap = self.model.attrs["window"], self.cfg["overlap"]
+        overlap = size // 4 if overlap is None else overlap
+        return [find_windows(doc, size, 0 if is_train else overlap) for doc in docs]
 
     def make_training_inputs(
         self, examples: Sequence[Example], golds: Seq2SeqTargets
@@ -484,6 +520,28 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
             tau=self.cfg["tau"],
         )
 
+    def predict(self, docs: Iterable[Doc]) -> list[list[Entity]]:
+        """Predict the entities of a batch of docs, without modifying them. The windows of long docs
+        are read some at a time.
+
+        docs (Iterable[Doc]): The docs.
+        RETURNS (list[list[Entity]]): Each doc's entities, in order of the text.
+        """
+        entities: list[list[Entity]] = []
+        for part in split_docs(list(docs)):
+            if not any(map(len, part)):
+                entities.extend([] for _ in part)
+                continue
+            self._require_initialized()
+            windows = self._find_windows(part)
+            inputs = self._make_inputs(part, windows, is_train=False)
+            found = [
+                self._read_windows(self.model.predict(some), some.windows)
+                for some in split_windows(self.model, inputs, PREDICTED_TOKENS)
+            ]
+            entities.extend(self._collect(windows, found))
+        return entities
+
     def decode(self, docs: Sequence[Doc], scores: Seq2SeqScores) -> list[list[Entity]]:
         """Read the entities that were generated, or that the relations stand for.
 
@@ -491,27 +549,47 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         scores (Seq2SeqScores): The model's output.
         RETURNS (list[list[Entity]]): Each doc's entities, in order of the text.
         """
-        windows, rows = self._measure_windows([self._cut(doc) for doc in docs])
+        windows = self._find_windows(docs)
+        sizes = [n for own in windows for n in (own.ends - own.starts).tolist()]
+        return self._collect(windows, [self._read_windows(scores, sizes)])
+
+    def _read_windows(
+        self, scores: Seq2SeqScores, sizes: Sequence[int]
+    ) -> tuple[TokenSets, NDArray[Any], int]:
+        """The entities of windows of some sizes, their scores, and the number of windows."""
         if self.decoder == "generate":
             found, values = self._read_sequences(scores)
         else:
-            found, values = self._read_relations(scores, windows)
-        ends = numpy.cumsum(windows)
-        doc_starts = numpy.cumsum([0, *map(len, docs)])
-        offsets = ends - windows - doc_starts[rows]  # Of each window in its doc.
-        entities: list[list[Entity]] = [[] for _ in docs]
-        for row, offset, label, fragments, value in zip(
-            rows[found.rows].tolist(),
-            offsets[found.rows].tolist(),
-            found.types.tolist(),
-            found.fragments(),
-            values.tolist(),
-            strict=True,
-        ):
-            if value >= self.cfg["threshold"]:
-                moved = shift_fragments(fragments, offset)
-                entities[row].append(Entity(self.labels[label], moved, min(1.0, value)))
-        return entities
+            found, values = self._read_relations(scores, numpy.array(sizes, dtype=numpy.int64))
+        return found, values, len(sizes)
+
+    def _collect(
+        self, windows: Sequence[Windows], found: Iterable[tuple[TokenSets, NDArray[Any], int]]
+    ) -> list[list[Entity]]:
+        """Each doc's entities, of what was found in all docs' windows, some at a time."""
+        starts = [start for own in windows for start in own.starts.tolist()]
+        places = [(row, i) for row, own in enumerate(windows) for i in range(len(own))]
+        entities: list[list[Entity]] = [[] for _ in windows]
+        numbers: list[list[int]] = [[] for _ in windows]
+        first = 0
+        for sets, values, n_windows in found:
+            for window, label, fragments, value in zip(
+                (sets.rows + first).tolist(),
+                sets.types.tolist(),
+                sets.fragments(),
+                values.tolist(),
+                strict=True,
+            ):
+                if value >= self.cfg["threshold"]:
+                    row, number = places[window]
+                    moved = shift_fragments(fragments, starts[window])
+                    entities[row].append(Entity(self.labels[label], moved, min(1.0, value)))
+                    numbers[row].append(number)
+            first += n_windows
+        return [
+            own.merge(some, numpy.array(of, dtype=numpy.int64)) if own.overlap else some
+            for own, some, of in zip(windows, entities, numbers, strict=True)
+        ]
 
     def _read_sequences(self, scores: Seq2SeqScores) -> tuple[TokenSets, NDArray[Any]]:
         """The entities of generated sequences, and the product of their symbols' probabilities."""

@@ -1,47 +1,138 @@
 """Windows: the parts of docs that a model reads at once, as its cost grows faster than they do."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy
+from numpy.typing import NDArray
 from spacy.strings import get_string_id
 from spacy.tokens import Doc
 
-from spacy_mtlner.codecs.tags import BoolArray
+from spacy_mtlner.codecs.fragments import list_tokens
+from spacy_mtlner.codecs.tags import BoolArray, IntArray
 from spacy_mtlner.entities import Entity
+
+FloatArray = NDArray[numpy.float64]
 
 _STOPS = [".", "!", "?", ";", "。", "！", "？", "；", "…", "......", "\n", "\n\n"]
 _STOP_HASHES = numpy.array([get_string_id(text) for text in _STOPS], dtype=numpy.uint64)
 
 
-def cut_doc(doc: Doc, size: int) -> list[int]:
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a doc. Those of one sentence, or of a doc without sentences, may overlap.
+
+    starts (IntArray): The first token of each window, rising, shape (n_windows,).
+    ends (IntArray): The offset behind its last one, rising, shape (n_windows,).
+    is_first (BoolArray): Whether a window begins with its sentence or doc, shape (n_windows,).
+    is_last (BoolArray): Whether it ends with it, shape (n_windows,).
+    """
+
+    starts: IntArray
+    ends: IntArray
+    is_first: BoolArray
+    is_last: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def overlap(self) -> bool:
+        """RETURNS (bool): Whether any of them overlap."""
+        return bool((self.starts[1:] < self.ends[:-1]).any())
+
+    def measure_context(self, entities: Sequence[Entity], windows: IntArray) -> FloatArray:
+        """Measure how many tokens of its window an entity has around it, on the side where they are
+        fewer. Where the sentence or doc ends with the window, no more could be seen: that side
+        counts as endless.
+
+        entities (Sequence[Entity]): Entities of the doc.
+        windows (IntArray): The number of a window that each one lies in, shape (n_entities,).
+        RETURNS (FloatArray): Shape (n_entities,).
+        """
+        before = numpy.array([entity.start for entity in entities]) - self.starts[windows]
+        behind = self.ends[windows] - numpy.array([entity.end for entity in entities])
+        return numpy.minimum(
+            numpy.where(self.is_first[windows], numpy.inf, before),
+            numpy.where(self.is_last[windows], numpy.inf, behind),
+        )
+
+    def merge(self, entities: Sequence[Entity], windows: IntArray) -> list[Entity]:
+        """Merge what was found in windows that overlap.
+
+        Whether an entity stands is decided by the window that shows most of its context, among
+        those that hold it as a whole: so an entity that a border cut short in one window gives way
+        to what the other one, which sees all of it, has found. It has the highest score with which
+        it was found.
+
+        entities (Sequence[Entity]): Entities of the doc.
+        windows (IntArray): The number of the window in which each one was found, shape
+            (n_entities,).
+        RETURNS (list[Entity]): The entities that stand, each once, ordered by their tokens.
+        """
+        if not len(entities):
+            return []
+        # All windows from the first to the last one hold the entity.
+        first = numpy.searchsorted(self.ends, [e.end for e in entities], side="left")
+        last = numpy.searchsorted(self.starts, [e.start for e in entities], side="right") - 1
+        best = numpy.zeros(len(entities))
+        for step in range(int((last - first).max()) + 1):
+            other = numpy.minimum(first + step, last)
+            best = numpy.maximum(best, self.measure_context(entities, other))
+        stands = self.measure_context(entities, windows) >= best
+        scores: dict[Entity, float] = {}
+        for entity in entities:
+            scores[entity] = max(entity.score, scores.get(entity, 0.0))
+        kept = {e for e, is_kept in zip(entities, stands.tolist(), strict=True) if is_kept}
+        merged = [Entity(e.label, e.fragments, s) for e, s in scores.items() if e in kept]
+        return sorted(merged, key=lambda entity: list_tokens(entity.fragments))
+
+
+def find_windows(doc: Doc, size: int, overlap: int = 0) -> Windows:
     """Cut a doc into windows: its sentences where they are set, else the whole doc; what of these
     is longer than a window is cut behind the last full stop in the window's second half, if there
-    is one.
+    is one, and goes on with the last tokens before the cut.
+
+    An entity of at most `overlap` + 1 tokens, from the first to the last one, lies in a window as a
+    whole, if it crosses no sentence's border.
+
+    doc (Doc): The doc.
+    size (int): The longest window, in tokens.
+    overlap (int): How many tokens of a window the next one has as well, less than the size.
+    RETURNS (Windows): The windows; none for an empty doc.
+    """
+    borders: IntArray = numpy.array([0, len(doc)] if len(doc) else [0])
+    if len(doc) and doc.has_annotation("SENT_START"):
+        is_start = doc.to_array("SENT_START").astype(numpy.int64) == 1
+        is_start[0] = True
+        borders = numpy.append(numpy.flatnonzero(is_start), len(doc))
+    if numpy.diff(borders).max(initial=0) <= size:
+        is_whole = numpy.ones(len(borders) - 1, dtype=bool)
+        return Windows(borders[:-1], borders[1:], is_whole, is_whole)
+    is_stop: BoolArray = numpy.isin(doc.to_array("ORTH"), _STOP_HASHES)
+    starts, ends = [], []
+    for start, border in pairwise(borders.tolist()):
+        while border - start > size:
+            middle = start + max(size // 2, overlap)
+            stops = numpy.flatnonzero(is_stop[middle : start + size])
+            starts.append(start)
+            ends.append(middle + int(stops[-1]) + 1 if len(stops) else start + size)
+            start = ends[-1] - overlap
+        starts.append(start)
+        ends.append(border)
+    found = numpy.array(starts), numpy.array(ends)
+    return Windows(*found, *(numpy.isin(places, borders) for places in found))
+
+
+def cut_doc(doc: Doc, size: int) -> list[int]:
+    """Cut a doc into windows that do not overlap: see `find_windows`.
 
     doc (Doc): The doc.
     size (int): The longest window, in tokens.
     RETURNS (list[int]): The offset behind the last token of each window; none for an empty doc.
     """
-    if len(doc) == 0:
-        return []
-    borders = [0, len(doc)]
-    if doc.has_annotation("SENT_START"):
-        starts = doc.to_array("SENT_START").astype(numpy.int64) == 1
-        starts[0] = True
-        borders = [*numpy.flatnonzero(starts).tolist(), len(doc)]
-    if max(numpy.diff(borders)) <= size:
-        return borders[1:]
-    is_stop: BoolArray = numpy.isin(doc.to_array("ORTH"), _STOP_HASHES)
-    ends = []
-    start = 0
-    for border in borders[1:]:
-        while border - start > size:
-            middle = start + size // 2
-            stops = numpy.flatnonzero(is_stop[middle : start + size])
-            start = middle + int(stops[-1]) + 1 if len(stops) else start + size
-            ends.append(start)
-        ends.append(border)
-        start = border
+    ends: list[int] = find_windows(doc, size).ends.tolist()
     return ends
 
 

@@ -4,9 +4,13 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from spacy_mtlner.nn import transformer
 from spacy_mtlner.nn.transformer import (
+    RowLayout,
     TransformerEncoder,
     TransformerLayer,
     WindowedAttention,
@@ -14,13 +18,22 @@ from spacy_mtlner.nn.transformer import (
 )
 
 WIDTH, HEADS = 8, 2
-LENGTHS = ([5], [1], [3, 0, 7, 1, 12, 2], [0, 4, 0])
+LENGTHS = (
+    [5],
+    [1],
+    [3, 0, 7, 1, 12, 2],
+    [0, 4, 0],
+    [2, 50, 0, 3, 17, 2, 33, 1],
+    [40, 2, 3],
+    [2, 3, 40],
+    [*[4] * 40, *[3] * 10, 9, 31],
+)
 
 
 def make_encoder(window: int, depth: int = 2) -> TransformerEncoder:
     torch.manual_seed(0)
-    settings = {"depth": depth, "n_heads": HEADS, "hidden_width": 16, "window": window}
-    return TransformerEncoder(WIDTH, **settings).double().eval()
+    sizes = {"depth": depth, "n_heads": HEADS, "hidden_width": 16, "window": window}
+    return TransformerEncoder(WIDTH, **sizes).double().eval()
 
 
 def make_rows(lengths: list[int]) -> Tensor:
@@ -49,12 +62,71 @@ def test_equal_to_dense_attention(lengths, window):
     attention = WindowedAttention(WIDTH, HEADS, window).double().eval()
     x = torch.randn(sum(lengths), WIDTH, dtype=torch.double, requires_grad=True)
     row = make_rows(lengths)
-    y, expected = attention(x, row, max(lengths)), attend_densely(attention, x, row)
+    layout = RowLayout.of(lengths, window)
+    y, expected = attention(x, layout), attend_densely(attention, x, row)
     torch.testing.assert_close(y, expected)
     d_y = torch.randn_like(y)
     torch.testing.assert_close(
         *(torch.autograd.grad(z, [x, *attention.parameters()], d_y) for z in (y, expected))
     )
+    with torch.no_grad():
+        torch.testing.assert_close(attention(x, layout), expected)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(any), st.integers(1, 9))
+def test_any_mix_of_lengths(lengths, window):
+    """Every row is as if it were alone, and its output stands where its tokens do."""
+    torch.manual_seed(0)
+    attention = WindowedAttention(WIDTH, HEADS, window).double().eval()
+    x = torch.randn(sum(lengths), WIDTH, dtype=torch.double)
+    expected = [
+        attend_densely(attention, part, make_rows([len(part)])) for part in x.split(lengths)
+    ]
+    torch.testing.assert_close(attention(x, RowLayout.of(lengths, window)), torch.cat(expected))
+
+
+def test_layout():
+    """Rows of up to two windows are padded to similar ones, longer ones are not."""
+    layout = RowLayout.of([2, 13, 1, 12, 0, 12], 6)
+    assert [index.tolist() for index in layout.index] == [
+        [[*range(3, 15)], [*range(15, 27)]],
+        [[0, 1], [2, 2]],
+    ]
+    band, padding = layout.sees
+    assert (
+        band is not None and band.shape == (12, 12) and band[0].tolist() == [True] * 7 + [False] * 5
+    )
+    assert padding is not None and padding.shape == (2, 1, 1, 2)
+    assert layout.long is not None and layout.long.tolist() == [*range(2, 15)]
+    assert layout.long_rows.tolist() == [1] * 13
+    assert layout.positions.tolist() == [*range(2), *range(13), 0, *range(12), *range(12)]
+    assert RowLayout.of([3, 3], 4).sees == [None]
+    only_long = RowLayout.of([13, 0, 14], 4)
+    assert only_long.places is only_long.long is None and only_long.index == []
+
+
+@pytest.mark.parametrize("lengths", [[400], [7, 150, 3, 200, 31]])
+def test_prediction_in_parts(lengths, monkeypatch):
+    """Without gradients, long rows run in parts that are as if they were whole."""
+    encoder = make_encoder(window=5)
+    x = torch.randn(sum(lengths), WIDTH, dtype=torch.double)
+    whole = encoder(x, lengths).detach()
+    calls = []
+    monkeypatch.setattr(transformer, "PART_TOKENS", 32)
+    run = WindowedAttention._attend_in_blocks
+
+    def count(self, part, row):
+        calls.append(len(part))
+        return run(self, part, row)
+
+    monkeypatch.setattr(WindowedAttention, "_attend_in_blocks", count)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(x, lengths), whole)
+    assert len(calls) > 20 and max(calls) <= 40
+    calls.clear()
+    torch.testing.assert_close(encoder(x, lengths), whole)
+    assert len(calls) == 2  # One a layer: gradients need all parts anyway.
 
 
 def test_layer():
@@ -64,7 +136,7 @@ def test_layer():
     hidden = layer.attention_norm(x + attend_densely(layer.attention, x, row))
     first, _, _, second = layer.feed_forward
     expected = layer.feed_forward_norm(hidden + second(first(hidden).relu()))
-    torch.testing.assert_close(layer(x, row, 4), expected)
+    torch.testing.assert_close(layer(x, RowLayout.of([4, 2], 2)), expected)
 
 
 @pytest.mark.parametrize("lengths", [[3, 0, 7, 1, 12, 2], [2, 2, 2], [30, 1]])

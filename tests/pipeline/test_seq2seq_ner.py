@@ -16,9 +16,16 @@ from spacy.training import Example
 from spacy.util import fix_random_seed
 
 from spacy_mtlner.codecs.sequence import encode_sequences, list_allowed
-from spacy_mtlner.entities import Entity, Fragments, read_entities, write_entities
+from spacy_mtlner.entities import (
+    Entity,
+    Fragments,
+    read_entities,
+    shift_fragments,
+    write_entities,
+)
+from spacy_mtlner.models.seq2seq import Seq2SeqInputs
 from spacy_mtlner.models.torch_layer import get_module_shim
-from spacy_mtlner.nn.seq2seq import Seq2Seq
+from spacy_mtlner.nn.seq2seq import Seq2Seq, Seq2SeqScores
 from spacy_mtlner.pipeline.gold import UNKNOWN, WEIGHT
 from spacy_mtlner.pipeline.knowledge import Knowledge, write_knowledge
 from spacy_mtlner.pipeline.seq2seq_ner import Seq2SeqEntityRecognizer
@@ -464,9 +471,10 @@ def test_sentences_are_windows() -> None:
 
 @pytest.mark.parametrize("decoder", ["generate", "relations"])
 def test_long_doc(trained: Language, decoder: Any) -> None:
-    """Windows of a doc are as if they were docs."""
+    """Windows of a doc are as if they were docs, if they do not overlap."""
     nlp = copy_of(trained)
     component_of(nlp).decoder = decoder
+    component_of(nlp).cfg["overlap"] = 0
     words = [*TEXTS[0].split(), "."] * 300
     found = read_entities(nlp(Doc(nlp.vocab, words=words)))
     window = read_entities(nlp(Doc(nlp.vocab, words=words[:24])))
@@ -478,6 +486,64 @@ def test_long_doc(trained: Language, decoder: Any) -> None:
     assert {(e.label, e.start - 24) for e in found[n : 2 * n]} == {
         (e.label, e.start) for e in window
     }
+
+
+@pytest.mark.parametrize("overlap", [None, 0, 3, 11])
+def test_entities_on_every_border(
+    trained: Language, overlap: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that finds whatever lies in a window as a whole: with an overlap, entities across all
+    borders are found, once; without, none of them.
+    """
+    nlp = copy_of(trained)
+    component = component_of(nlp)
+    component.cfg["overlap"] = overlap
+    doc = Doc(nlp.vocab, words=["a"] * 300)
+    (windows,) = component._find_windows([doc])
+    reach = {None: 6, 0: 1}.get(overlap, overlap)  # None is a quarter of the window of 24 tokens.
+    assert reach is not None
+    borders = [*windows.ends.tolist()[:-1], *windows.starts.tolist()[1:]]
+    gold: set[tuple[int, Fragments]] = set()
+    for border in borders:
+        for first in range(max(0, border - reach), border):
+            gold.add((first % 5, ((first, first + reach + 1),)))
+            if reach > 2:
+                gold.add((0, ((first, first + 1), (first + 2, first + reach + 1))))
+    gold = {(label, parts) for label, parts in gold if parts[-1][1] <= len(doc)}
+
+    model_class = type(component.model)
+    predict_as_ever = model_class.predict
+
+    def predict(self: Any, inputs: Any) -> Any:
+        if not isinstance(inputs, Seq2SeqInputs):
+            return predict_as_ever(self, inputs)
+        ends = numpy.cumsum(inputs.windows)
+        places = ends - inputs.windows
+        starts = places if inputs.tokens is None else inputs.tokens[places]
+        rows = [
+            [
+                (shift_fragments(parts, -start), label)
+                for label, parts in gold
+                if start <= parts[0][0] and parts[-1][1] <= start + size
+            ]
+            for start, size in zip(starts.tolist(), inputs.windows, strict=True)
+        ]
+        symbols = torch.from_numpy(encode_sequences(rows, len(LABELS)))
+        nothing = torch.zeros(0, 0)
+        return Seq2SeqScores(nothing, nothing, symbols, torch.zeros(symbols.shape))
+
+    monkeypatch.setattr(model_class, "predict", predict)
+    found = [(e.label, e.fragments) for e in component.predict([doc])[0]]
+    expected = {(LABELS[label], parts) for label, parts in gold if overlap != 0}
+    assert len(found) == len(expected) and set(found) == expected
+    if overlap != 0:
+        assert len(expected) >= len(borders)
+
+
+@pytest.mark.parametrize("overlap", [-1, 24])
+def test_overlap_out_of_its_range(overlap: int) -> None:
+    with pytest.raises(ValueError, match=r"overlap must be at least 0 and below .* \(24\)"):
+        add_seq2seq(spacy.blank("en"), overlap=overlap)
 
 
 def test_long_training_doc_is_cut_to_the_positions() -> None:

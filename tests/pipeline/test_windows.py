@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from spacy.tokens import Doc
 from spacy.vocab import Vocab
 
 from spacy_mtlner.entities import Entity
-from spacy_mtlner.pipeline.windows import cut_doc, select_inside
+from spacy_mtlner.pipeline.windows import cut_doc, find_windows, select_inside
 
 VOCAB = Vocab()
 
@@ -69,3 +70,71 @@ def test_entities_inside() -> None:
     assert select_inside(mixed, [3, 5, 6]) == inside[:3]
     assert select_inside(inside, [3, 5, 6]) == inside
     assert select_inside([], [3]) == select_inside([], []) == []
+
+
+@settings(max_examples=100, derandomize=True)
+@given(
+    st.lists(st.sampled_from(["a", ".", "\n"]), min_size=1, max_size=40),
+    st.integers(1, 9),
+    st.integers(0, 8),
+    st.booleans(),
+)
+def test_overlapping_windows_hold_every_short_entity(
+    words: list[str], size: int, overlap: int, has_sentences: bool
+) -> None:
+    overlap = min(overlap, size - 1)
+    starts = [i == 0 or words[i - 1] == "." for i in range(len(words))] if has_sentences else None
+    windows = find_windows(make_doc(words, starts), size, overlap)
+    pairs = list(zip(windows.starts.tolist(), windows.ends.tolist(), strict=True))
+    assert pairs[0][0] == 0 and pairs[-1][1] == len(words)
+    assert all(0 < b - a <= size for a, b in pairs)
+    assert all(a < c <= b < d and b - c in (0, overlap) for (a, b), (c, d) in pairwise(pairs))
+    borders = {i for i, start in enumerate(starts or []) if start}
+    for length in range(1, overlap + 2):
+        for first in range(len(words) - length + 1):
+            crosses = any(first < border < first + length for border in borders)
+            inside = [a <= first and first + length <= b for a, b in pairs]
+            assert any(inside) != crosses
+
+
+def test_merging_by_context() -> None:
+    windows = find_windows(make_doc(["a"] * 18), 8, 4)
+    assert windows.starts.tolist() == [0, 4, 8, 12] and windows.ends.tolist() == [8, 12, 16, 18]
+    found = [
+        (Entity("A", ((0, 2),), 0.5), 0),  # In one window alone.
+        (Entity("A", ((4, 6),), 0.9), 0),  # In two windows: two tokens around it, or none.
+        (Entity("A", ((4, 6),), 0.4), 1),
+        (Entity("A", ((6, 8),), 0.9), 0),  # Cut short by the border.
+        (Entity("A", ((6, 9),), 0.3), 1),
+        (Entity("B", ((8, 9),), 0.9), 2),  # The second window has more around it, but nothing here.
+        (Entity("A", ((9, 10), (13, 14)), 0.6), 2),
+        (Entity("A", ((15, 16),), 0.7), 3),
+        (Entity("A", ((17, 18),), 0.7), 3),  # At the doc's end.
+    ]
+    merged = windows.merge([e for e, _ in found], numpy.array([n for _, n in found]))
+    assert [(e.fragments, e.score) for e in merged] == [
+        (((0, 2),), 0.5),
+        (((4, 6),), 0.9),
+        (((6, 9),), 0.3),
+        (((9, 10), (13, 14)), 0.6),
+        (((15, 16),), 0.7),
+        (((17, 18),), 0.7),
+    ]
+    assert windows.merge([], numpy.zeros(0, dtype=int)) == []
+
+
+@settings(max_examples=100, derandomize=True)
+@given(st.integers(2, 9), st.integers(0, 8), st.integers(1, 40))
+def test_what_is_found_wherever_it_fits_stands_once(size: int, overlap: int, length: int) -> None:
+    overlap = min(overlap, size - 1)
+    windows = find_windows(make_doc(["a"] * length), size, overlap)
+    every = [Entity("A", ((i, j),)) for i in range(length) for j in range(i + 1, i + overlap + 2)]
+    every = [entity for entity in every if entity.end <= length]
+    found = [
+        (entity, n)
+        for n, (a, b) in enumerate(zip(windows.starts, windows.ends, strict=True))
+        for entity in every
+        if a <= entity.start and entity.end <= b
+    ]
+    merged = windows.merge([e for e, _ in found], numpy.array([n for _, n in found]))
+    assert sorted(e.fragments for e in merged) == sorted(e.fragments for e in every)
