@@ -15,17 +15,17 @@ from spacy_mtlner.entities import Entity
 
 FloatArray = NDArray[numpy.float64]
 
-_STOPS = [".", "!", "?", ";", "。", "！", "？", "；", "…", "......", "\n", "\n\n"]
-_STOP_HASHES = numpy.array([get_string_id(text) for text in _STOPS], dtype=numpy.uint64)
+_FULL_STOPS = [".", "!", "?", "。", "！", "？", "…", "...", "......", "\n", "\n\n"]
+_STOPS = [*_FULL_STOPS, ";", "；", ",", "，", "、"]
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of a doc. Those of one sentence, or of a doc without sentences, may overlap.
+    """The windows of a doc. Those of one sentence may overlap.
 
     starts (IntArray): The first token of each window, rising, shape (n_windows,).
     ends (IntArray): The offset behind its last one, rising, shape (n_windows,).
-    is_first (BoolArray): Whether a window begins with its sentence or doc, shape (n_windows,).
+    is_first (BoolArray): Whether a window begins with its sentence, shape (n_windows,).
     is_last (BoolArray): Whether it ends with it, shape (n_windows,).
     """
 
@@ -44,8 +44,8 @@ class Windows:
 
     def measure_context(self, entities: Sequence[Entity], windows: IntArray) -> FloatArray:
         """Measure how many tokens of its window an entity has around it, on the side where they are
-        fewer. Where the sentence or doc ends with the window, no more could be seen: that side
-        counts as endless.
+        fewer. Where the sentence ends with the window, no more could be seen: that side counts as
+        endless.
 
         entities (Sequence[Entity]): Entities of the doc.
         windows (IntArray): The number of a window that each one lies in, shape (n_entities,).
@@ -90,9 +90,9 @@ class Windows:
 
 
 def find_windows(doc: Doc, size: int, overlap: int = 0) -> Windows:
-    """Cut a doc into windows: its sentences where they are set, else the whole doc; what of these
-    is longer than a window is cut behind the last full stop in the window's second half, if there
-    is one, and goes on with the last tokens before the cut.
+    """Cut a doc into windows: its sentences, as they are set or else as full stops and line ends
+    tell; one that is longer than a window is cut behind the last mark of punctuation in the
+    window's second half, if there is one, and goes on with the last tokens before the cut.
 
     An entity of at most `overlap` + 1 tokens, from the first to the last one, lies in a window as a
     whole, if it crosses no sentence's border.
@@ -102,15 +102,11 @@ def find_windows(doc: Doc, size: int, overlap: int = 0) -> Windows:
     overlap (int): How many tokens of a window the next one has as well, less than the size.
     RETURNS (Windows): The windows; none for an empty doc.
     """
-    borders: IntArray = numpy.array([0, len(doc)] if len(doc) else [0])
-    if len(doc) and doc.has_annotation("SENT_START"):
-        is_start = doc.to_array("SENT_START").astype(numpy.int64) == 1
-        is_start[0] = True
-        borders = numpy.append(numpy.flatnonzero(is_start), len(doc))
+    borders = _find_sentences(doc)
     if numpy.diff(borders).max(initial=0) <= size:
         is_whole = numpy.ones(len(borders) - 1, dtype=bool)
         return Windows(borders[:-1], borders[1:], is_whole, is_whole)
-    is_stop: BoolArray = numpy.isin(doc.to_array("ORTH"), _STOP_HASHES)
+    is_stop = _is_among(doc, _STOPS)
     starts, ends = [], []
     for start, border in pairwise(borders.tolist()):
         while border - start > size:
@@ -123,6 +119,34 @@ def find_windows(doc: Doc, size: int, overlap: int = 0) -> Windows:
         ends.append(border)
     found = numpy.array(starts), numpy.array(ends)
     return Windows(*found, *(numpy.isin(places, borders) for places in found))
+
+
+def _find_sentences(doc: Doc) -> IntArray:
+    """Where sentences begin, and the doc's end: (n_sentences + 1,)."""
+    n_tokens = len(doc)
+    if n_tokens == 0:
+        return numpy.zeros(1, dtype=numpy.int64)
+    if doc.has_annotation("SENT_START"):
+        is_start = doc.to_array("SENT_START").astype(numpy.int64) == 1
+    else:
+        # As spaCy's sentencizer: at the first token behind a stop that is no punctuation.
+        is_stop = _is_among(doc, _FULL_STOPS)
+        flags = doc.to_array(["IS_PUNCT", "IS_SPACE"]).astype(bool)
+        is_word = ~(is_stop | flags.any(axis=1))
+        token = numpy.arange(n_tokens)
+        last_stop = numpy.maximum.accumulate(numpy.where(is_stop, token, -1))
+        last_word = numpy.maximum.accumulate(numpy.where(is_word, token, -1))
+        is_start = numpy.zeros(n_tokens, dtype=bool)
+        is_start[1:] = is_word[1:] & (last_stop[:-1] > last_word[:-1])
+    is_start[0] = True
+    return numpy.append(numpy.flatnonzero(is_start), n_tokens)
+
+
+def _is_among(doc: Doc, texts: Sequence[str]) -> BoolArray:
+    """Which tokens have one of some texts."""
+    hashes = numpy.array([get_string_id(text) for text in texts], dtype=numpy.uint64)
+    found: BoolArray = numpy.isin(doc.to_array("ORTH"), hashes)
+    return found
 
 
 def cut_doc(doc: Doc, size: int) -> list[int]:

@@ -429,7 +429,7 @@ def test_unknown_tokens_teach_nothing() -> None:
     """No generation in their window, and no relation to them; but others' relations."""
     nlp = spacy.blank("en")
     component = add_seq2seq(nlp, model={"window": 4})
-    text = "neck pain is back . nothing to find"
+    text = "neck pain is back and nothing to find"
     gold: Gold = [("ADR", ((0, 2),)), ("Body", ((6, 7),))]
     examples = make_examples(nlp, data=[(text, gold)])
     nlp.initialize(lambda: examples)

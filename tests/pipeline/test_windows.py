@@ -4,15 +4,16 @@ from itertools import pairwise
 
 import numpy
 import pytest
+import spacy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spacy.pipeline import Sentencizer
 from spacy.tokens import Doc
-from spacy.vocab import Vocab
 
 from spacy_mtlner.entities import Entity
 from spacy_mtlner.pipeline.windows import cut_doc, find_windows, select_inside
 
-VOCAB = Vocab()
+VOCAB = spacy.blank("en").vocab
 
 
 def make_doc(words: list[str], sent_starts: list[bool] | None = None) -> Doc:
@@ -26,8 +27,12 @@ def make_doc(words: list[str], sent_starts: list[bool] | None = None) -> Doc:
         ("a", 3, [1]),
         ("a b c", 3, [3]),
         ("a b c d", 3, [3, 4]),
-        ("a . b c d e", 4, [4, 6]),  # The stop is in the first half.
-        ("a b . c d e", 4, [3, 6]),
+        ("a . b c d e", 4, [2, 6]),
+        ("a . b c d e", 9, [2, 6]),
+        ("a , b c d e", 4, [4, 6]),  # The comma is in the first half.
+        ("a b , c d e", 4, [3, 6]),
+        (". . a b", 4, [2, 4]),
+        ("a . ) b", 4, [3, 4]),
         ("a b . ! c d", 5, [4, 6]),
         ("a b c . d", 4, [4, 5]),
         ("a b 。 c d", 4, [3, 5]),
@@ -44,6 +49,18 @@ def test_sentences_are_windows() -> None:
     assert cut_doc(make_doc(words, starts), 9) == [2, 3, 9]
     assert cut_doc(make_doc(words, starts), 5) == [2, 3, 8, 9]
     assert cut_doc(make_doc(words, starts), 2) == [2, 3, 5, 7, 9]
+
+
+def find_borders(words: list[str]) -> set[int]:
+    """Where sentences begin, as spaCy's sentencizer says."""
+    doc = Sentencizer(punct_chars=[".", "\n"])(make_doc(words))
+    return {token.i for token in doc if token.is_sent_start}
+
+
+@settings(max_examples=100, derandomize=True)
+@given(st.lists(st.sampled_from(["a", ".", "\n", ")"]), max_size=30))
+def test_sentences_are_those_of_the_sentencizer(words: list[str]) -> None:
+    assert set(find_windows(make_doc(words), 99).starts.tolist()) == find_borders(words)
 
 
 @settings(max_examples=100, derandomize=True)
@@ -89,7 +106,7 @@ def test_overlapping_windows_hold_every_short_entity(
     assert pairs[0][0] == 0 and pairs[-1][1] == len(words)
     assert all(0 < b - a <= size for a, b in pairs)
     assert all(a < c <= b < d and b - c in (0, overlap) for (a, b), (c, d) in pairwise(pairs))
-    borders = {i for i, start in enumerate(starts or []) if start}
+    borders = {i for i, start in enumerate(starts) if start} if starts else find_borders(words)
     for length in range(1, overlap + 2):
         for first in range(len(words) - length + 1):
             crosses = any(first < border < first + length for border in borders)
