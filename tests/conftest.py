@@ -3,9 +3,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from tests.tiny_encoders import make_tiny_encoder
+
+# Several tests run at the same time.
+torch.set_num_threads(1)
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("no deadline", deadline=None)
