@@ -1,4 +1,5 @@
-"""Prediction by two tasks' heads over one pre-trained encoder, beside a pipeline for each of them.
+"""Prediction by two tasks' heads over one pre-trained encoder, beside a pipeline for each of them,
+and by the encoder alone.
 
     python benchmarks/shared_encoder.py corpus/cluener/dev.spacy --lang zh --encoder FOLDER
 
@@ -29,12 +30,10 @@ def make_pipeline(
 ) -> Language:
     """A transformer with heads, initialised on examples."""
     nlp = spacy.blank(lang)
-    spans = {"@span_getters": "spacy-transformers.strided_spans.v1", "window": 256, "stride": 256}
     model = {
-        "@architectures": "spacy-transformers.TransformerModel.v3",
+        "@architectures": "spacy_mtlner.TransformerModel.v1",
         "name": encoder,
-        "tokenizer_config": {"use_fast": True, "model_max_length": 512},
-        "get_spans": spans,
+        "get_spans": {"@span_getters": "spacy_mtlner.safe_spans.v1"},
     }
     nlp.add_pipe("transformer", config={"model": model})
     add_head(nlp)
@@ -93,6 +92,8 @@ def main() -> None:
         "a pipeline for each task": [build(lambda nlp, k=k: add_crf(nlp, k)) for k in TASKS],
         "two crf_ner over one encoder": [build(lambda nlp: [add_crf(nlp, k) for k in TASKS])],
         "multitask_crf_ner, both tasks": [build(add_multitask)],
+        "one crf_ner": [build(lambda nlp: add_crf(nlp, TASKS[0]))],
+        "the encoder alone": [build(lambda nlp: None)],
     }
     texts = [doc.text for doc in docs]
     seconds: dict[str, list[float]] = {name: [] for name in systems}
