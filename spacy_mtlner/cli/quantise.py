@@ -47,9 +47,9 @@ def quantise_cli(
         before = load_model(model)
         with replacing(output) as folder:
             after = convert_precision(before.path, folder, precision.value)
-        rows = [("MB", _measure_size(before.path), _measure_size(output))]
-        if corpus is not None:
-            rows += _compare(before, after, corpus, spans_key)
+            rows = [("MB", _measure_size(before.path), _measure_size(folder))]
+            if corpus is not None:
+                rows += _compare(before, after, corpus, spans_key)
     except (OSError, ValueError) as err:
         msg.fail("There is no copy", str(err), exits=1)
     cells = [(name, *(f"{value:,.1f}" for value in values)) for name, *values in rows]
@@ -70,6 +70,8 @@ def _compare(
     pairs: list[dict[str, Any]] = []
     for nlp in (before, after):
         examples = [make_example(nlp, doc) for doc in read_references(nlp, corpus, spans_key)]
+        if not examples:
+            raise CorpusError(corpus, None, "The corpus has no docs.")
         nlp.evaluate(examples[:8])  # Warms up.
         examples = [make_example(nlp, eg.reference) for eg in examples]
         pairs.append(nlp.evaluate(examples))

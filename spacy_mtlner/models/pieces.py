@@ -32,33 +32,31 @@ class SafeSpans:
         self.overlap = overlap
 
     def __call__(
-        self, docs: Sequence[Doc], *, tokenizer: Any = None, room: int | None = None
+        self, docs: Sequence[Doc], *, tokenizer: Any = None, rooms: Sequence[int] | None = None
     ) -> list[list[Span]]:
         """Cut docs into windows. Without a tokenizer, as spaCy's stock transformer model calls a
         span getter, a token counts as many pieces as it can have at most.
 
         docs (Sequence[Doc]): The docs.
         tokenizer (Any): The encoder's tokenizer, of the package transformers.
-        room (Optional[int]): The encoder's limit in pieces, without those the tokenizer adds.
+        rooms (Optional[Sequence[int]]): The most pieces that the encoder takes in each doc's
+            windows, without those the tokenizer adds.
         RETURNS (list[list[Span]]): The windows of each doc, none of an empty one.
         RAISES (ValueError): If the window is 0 and the encoder's limit not known.
         """
-        window = min(self.window or room or 0, room or self.window)
-        if not window:
+        if not self.window and rooms is None:
             raise ValueError(
                 "spacy_mtlner.safe_spans.v1 with window = 0 needs an encoder that tells its limit, "
                 "spacy_mtlner.TransformerModel.v1. Over another one set window to the encoder's "
                 "limit without special pieces, for example 510."
             )
-        overlap = min(self.overlap, window // 2)
         return [
-            [doc[start:end] for start, end in self._cut(doc, tokenizer, window, overlap)]
-            for doc in docs
+            [doc[start:end] for start, end in self._cut(doc, tokenizer, min(self.window or n, n))]
+            for doc, n in zip(docs, rooms or [self.window] * len(docs), strict=True)
         ]
 
-    def _cut(
-        self, doc: Doc, tokenizer: Any, window: int, overlap: int
-    ) -> Iterator[tuple[int, int]]:
+    def _cut(self, doc: Doc, tokenizer: Any, window: int) -> Iterator[tuple[int, int]]:
+        overlap = min(self.overlap, window // 2)
         if _most_pieces(doc.text) <= window:
             counts: Sequence[int] | Ints = [0] * len(doc)
         elif tokenizer is None:
@@ -80,8 +78,15 @@ class SafeSpans:
 
 
 def _most_pieces(text: str) -> int:
-    """A tokenizer at most decomposes characters, cuts off each byte, and marks the start."""
-    return len(unicodedata.normalize("NFKD", text).encode("utf8", "surrogatepass")) + 1
+    """A tokenizer at most decomposes characters or not, cuts off each byte, and marks the start."""
+    if text.isascii():
+        return len(text) + 1
+
+    def count_bytes(form: str) -> int:
+        return len(form.encode("utf8", "surrogatepass"))
+
+    normalize = unicodedata.normalize
+    return 1 + sum(max(count_bytes(c), count_bytes(normalize("NFKD", c))) for c in text)
 
 
 def make_safe_spans(window: int = 0, overlap: int = 64) -> SafeSpans:
@@ -120,10 +125,9 @@ def piece_limit(tokenizer: Any, encoder: Any) -> int:
     """
     limits = [tokenizer.model_max_length]
     table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
-    if table is not None:
-        # Where padding has a position of its own (RoBERTa), counting begins behind it.
-        unused = 0 if table.padding_idx is None else table.padding_idx + 1
-        limits.append(table.num_embeddings - unused)
+    if table is not None and table.padding_idx is not None:
+        # Padding has a position of its own (RoBERTa): counting begins behind it.
+        limits.append(table.num_embeddings - table.padding_idx - 1)
     else:
         limits.append(getattr(encoder.config, "max_position_embeddings", None) or -1)
     known = [

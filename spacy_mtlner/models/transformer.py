@@ -3,14 +3,19 @@ no token without a vector, prediction in chunks, and a choice of precision.
 """
 
 import copy
+import json
 import warnings
 from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
 
+import srsly
 import torch
 from spacy.tokens import Doc
 from spacy_transformers.align import get_alignment, get_alignment_via_offset_mapping
-from spacy_transformers.data_classes import FullTransformerBatch, WordpieceBatch
+from spacy_transformers.data_classes import FullTransformerBatch, HFObjects, WordpieceBatch
 from spacy_transformers.layers import TransformerModel, split_trf_batch, trfs2arrays
 from spacy_transformers.layers.hf_shim import HFShim
 from spacy_transformers.layers.transformer_model import (
@@ -18,14 +23,14 @@ from spacy_transformers.layers.transformer_model import (
     huggingface_tokenize,
 )
 from spacy_transformers.truncate import truncate_oversize_splits
-from thinc.api import ArgsKwargs, Model, chain
+from thinc.api import ArgsKwargs, Model, chain, get_torch_default_device
 from thinc.types import Floats2d, Ragged
-from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.modeling_outputs import ModelOutput
 
 from spacy_mtlner.models.pieces import SafeSpans, fill_gaps, piece_limit
-from spacy_mtlner.nn.quantise import quantise_linears
+from spacy_mtlner.nn.quantise import dequantise_state, quantise_linears
 
 Precision = Literal["float32", "bfloat16", "int8"]
 GetSpans = Callable[..., list[list[Any]]]
@@ -141,15 +146,17 @@ class EncoderShim(HFShim):
     def __init__(self, hf_model: Any, precision: Precision, chunk: int) -> None:
         self.precision = precision
         self.chunk = chunk
-        super().__init__(
-            hf_model, model_cls=_EncoderClass(precision), tokenizer_cls=_TokenizerClass
-        )
+        super().__init__(hf_model)
 
     def prepare(self) -> None:
         """Make an encoder that was just read ready for prediction, by several threads at once."""
         self._model.eval()
+        if hasattr(self._model.config, "use_cache"):
+            self._model.config.use_cache = False  # Decoders keep one, which nobody reads here.
+        tokenizer = self._hfmodel.tokenizer
+        tokenizer.padding_side = "right"
         # A tokenizer's first call sets its padding; then calls change nothing in it.
-        huggingface_tokenize(self._hfmodel.tokenizer, ["a"])
+        huggingface_tokenize(tokenizer, ["a"])
 
     def predict(self, inputs: ArgsKwargs) -> ModelOutput:
         """Encode windows, a chunk at a time.
@@ -214,10 +221,39 @@ class EncoderShim(HFShim):
 
         bytes_data (bytes): What `to_bytes` returned.
         RETURNS (EncoderShim): Itself.
+        RAISES (ValueError): If weights are missing.
         """
-        super().from_bytes(bytes_data)
-        if self._model is not None:
-            self.prepare()
+        content = srsly.msgpack_loads(bytes_data)
+        files = content["tokenizer"]
+        if not content["config"]:  # It was not initialised.
+            return self
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            settings = files.pop("kwargs", {})
+            for file, data in files.items():
+                (folder / file).write_bytes(data)
+            # Not by srsly, which writes 1e-12 as 0.
+            (folder / "config.json").write_text(json.dumps(content["config"]), encoding="utf-8")
+            tokenizer = _TokenizerClass.from_pretrained(name, **settings)
+            config = AutoConfig.from_pretrained(name)
+            vocab = getattr(tokenizer, "vocab_file", None)
+            vocab_contents = Path(vocab).read_bytes() if vocab else None
+        encoder = AutoModel.from_config(config)
+        device = get_torch_default_device()
+        state = torch.load(BytesIO(content["state"]), map_location=device, weights_only=True)
+        if self.precision == "int8":
+            quantise_linears(encoder)
+        else:
+            dequantise_state(state)
+        missing = encoder.load_state_dict(state, strict=False).missing_keys
+        if missing:
+            raise ValueError(
+                f"The saved encoder lacks the weights {', '.join(missing)}: load it with the "
+                f"version of the package transformers that it was saved with."
+            )
+        self._hfmodel = HFObjects(tokenizer, encoder.to(device), vocab_contents)
+        self._model = encoder
+        self.prepare()
         return self
 
     def _run(self, arguments: dict[str, Tensor]) -> ModelOutput:
@@ -232,25 +268,27 @@ class EncoderShim(HFShim):
             )
         if self.precision != "bfloat16":
             return False
-        if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if not can_halve(device):
             warnings.warn(
-                "This CPU does not compute in bfloat16: the encoder runs in float32.", stacklevel=2
+                f"This {device} does not compute in bfloat16: the encoder runs in float32.",
+                stacklevel=1,
             )
             return False
         return True
 
 
-class _EncoderClass:
-    """What makes an encoder from its saved configuration, ready for its saved weights."""
+def can_halve(device: str) -> bool:
+    """Tell whether products in bfloat16 are faster than in float32.
 
-    def __init__(self, precision: Precision) -> None:
-        self.precision = precision
-
-    def from_config(self, config: Any) -> nn.Module:
-        encoder = AutoModel.from_config(config)
-        if self.precision == "int8":
-            quantise_linears(encoder)
-        return cast(nn.Module, encoder)
+    device (str): The kind of device: "cpu", "cuda" ...
+    RETURNS (bool): Whether the hardware has them.
+    """
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device == "cpu":
+        has_library = torch.backends.mkldnn.is_available()
+        return has_library and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return False
 
 
 class _TokenizerClass:
@@ -308,6 +346,11 @@ def _init(model: EncoderModel, X: list[Doc] | None = None, Y: Any = None) -> Non
         )
     if model.shim.precision == "int8":
         quantise_linears(objects.transformer)
+    if objects.tokenizer.pad_token is None:
+        raise ValueError(
+            f"The tokenizer of {name!r} has no token for padding: name one of its tokens in "
+            f'tokenizer_config, as {{"use_fast": true, "pad_token": "..."}}.'
+        )
     model.attrs["set_transformer"](model, objects)
     model.shim.prepare()
 
@@ -316,6 +359,8 @@ def _forward(
     model: EncoderModel, docs: list[Doc], is_train: bool
 ) -> tuple[FullTransformerBatch, Backprop]:
     tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise ValueError("The encoder is not there yet: initialise the pipeline or load it.")
     limit = piece_limit(tokenizer, model.transformer)
     spans, encoded = _cut_and_tokenize(model.attrs["get_spans"], docs, tokenizer, limit)
     if encoded is None:
@@ -336,7 +381,7 @@ def _forward(
                 f"windows are longer than the {limit} pieces that the encoder takes: use "
                 f"spacy_mtlner.safe_spans.v1 or smaller windows. (A single token of more pieces "
                 f"is always cut.)",
-                stacklevel=2,
+                stacklevel=1,
             )
     align = fill_gaps(align, spans, wordpieces.input_ids.shape[1])
     output, backprop_encoder = model.layers[0](wordpieces, is_train)
@@ -354,23 +399,29 @@ def _cut_and_tokenize(
     get_spans: GetSpans, docs: list[Doc], tokenizer: Any, limit: int
 ) -> tuple[list[list[Any]], Any]:
     """The docs' windows and their pieces; None for the pieces if all docs are empty."""
-    room = limit - tokenizer.num_special_tokens_to_add()
+    rooms = [limit - tokenizer.num_special_tokens_to_add()] * len(docs)
     while True:
         if isinstance(get_spans, SafeSpans):
-            spans = get_spans(docs, tokenizer=tokenizer, room=room)
+            spans = get_spans(docs, tokenizer=tokenizer, rooms=rooms)
         else:
             spans = get_spans(docs)
-        flat = [span for doc_spans in spans for span in doc_spans]
-        if not flat:
+        texts = [span.text for doc_spans in spans for span in doc_spans]
+        if not texts:
             return spans, None
-        encoded = huggingface_tokenize(tokenizer, [span.text for span in flat])
+        encoded = huggingface_tokenize(tokenizer, texts)
+        lengths = iter(encoded["attention_mask"].sum(axis=1).tolist())
         # A window alone may have more pieces than the same text inside its doc.
-        lengths = encoded["attention_mask"].sum(axis=1)
-        pairs = zip(flat, lengths, strict=True)
-        excess = max((length for span, length in pairs if len(span) > 1), default=0) - limit
-        if excess <= 0 or room == 1 or not isinstance(get_spans, SafeSpans):
+        longest = [
+            max((n for span, n in zip(own, lengths, strict=False) if len(span) > 1), default=0)
+            for own in spans
+        ]
+        smaller = [
+            room if n <= limit else max(1, min(room - 1, room * limit // n))
+            for room, n in zip(rooms, longest, strict=True)
+        ]
+        if smaller == rooms or not isinstance(get_spans, SafeSpans):
             return spans, encoded
-        room = max(1, room - int(excess))
+        rooms = smaller
 
 
 def _convert_outputs(

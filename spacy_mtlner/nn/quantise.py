@@ -55,8 +55,10 @@ class Int8Linear(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        weight = state_dict[f"{prefix}weight"]
-        if weight.is_floating_point():  # (n_out, n_in), of the layer that this one replaces.
+        weight = state_dict.get(f"{prefix}weight")
+        if (
+            weight is not None and weight.is_floating_point()
+        ):  # (n_out, n_in), of the layer that this one replaces.
             integers, scale = quantise_rows(weight)
             state_dict[f"{prefix}weight"] = integers.t().contiguous()
             state_dict[f"{prefix}scale"] = scale.squeeze(1)
@@ -76,3 +78,13 @@ def quantise_linears(module: nn.Module) -> None:
             setattr(module, name, small)
         else:
             quantise_linears(child)
+
+
+def dequantise_state(state: dict[str, Tensor]) -> None:
+    """Turn the weights of quantised layers into those of linear layers, as far as they can be told.
+
+    state (dict[str, Tensor]): A module's state; changed in place.
+    """
+    for name in [name for name, tensor in state.items() if tensor.dtype == torch.int8]:
+        scale = state.pop(f"{name.removesuffix('weight')}scale")
+        state[name] = state[name].t().float() * scale[:, None]

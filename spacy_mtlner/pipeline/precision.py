@@ -2,20 +2,21 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import spacy
 from spacy.language import Language
 from thinc.api import Config
 
-from spacy_mtlner.models.transformer import Precision
+if TYPE_CHECKING:  # Commands that need no encoder would wait for the package transformers.
+    from spacy_mtlner.models.transformer import Precision
 
 _STOCK = "spacy-transformers."
 _OURS = "spacy_mtlner."
 _NOT_OURS = ("mixed_precision", "grad_scaler_config")
 
 
-def set_precision(config: Config, precision: Precision) -> list[str]:
+def set_precision(config: Config, precision: "Precision") -> list[str]:
     """Change a pipeline's config, so that its pre-trained encoders compute at another precision;
     those of spacy-transformers become ours, which do the same.
 
@@ -40,7 +41,7 @@ def set_precision(config: Config, precision: Precision) -> list[str]:
     return changed
 
 
-def convert_precision(model: Path, output: Path, precision: Precision) -> Language:
+def convert_precision(model: Path, output: Path, precision: "Precision") -> Language:
     """Save a copy of a pipeline whose pre-trained encoders compute at another precision.
 
     model (Path): Folder of the pipeline.
@@ -53,6 +54,7 @@ def convert_precision(model: Path, output: Path, precision: Precision) -> Langua
     set_precision(config, precision)
     nlp = spacy.util.load_model_from_config(config, meta=spacy.util.load_meta(model / "meta.json"))
     nlp.from_disk(model)
+    nlp.meta["performance"] = {}  # What is there was measured before.
     nlp.to_disk(output)
     return nlp
 

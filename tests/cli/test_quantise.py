@@ -48,6 +48,11 @@ def test_errors(model: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     assert "not empty" in " ".join(run(model, tmp_path / "full").output.split())
+    DocBin().to_disk(tmp_path / "empty.spacy")
+    for corpus, message in (("none.spacy", "Cannot be read"), ("empty.spacy", "no docs")):
+        result = run(model, tmp_path / "out", "--corpus", tmp_path / corpus)
+        assert result.exit_code == 1 and message in " ".join(result.output.split())
+        assert not (tmp_path / "out").exists()
     result = run(tmp_path / "none", tmp_path / "out")
     assert result.exit_code == 1 and "There is no copy" in result.output
     nlp = spacy.blank("en")

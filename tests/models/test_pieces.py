@@ -1,3 +1,4 @@
+import unicodedata
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def covers(doc: Doc, spans: list[Any]) -> bool:
 @pytest.mark.parametrize("text", [*ODD, " ".join(ODD), "北京大学" * 40, ""])
 def test_windows_fit_whatever_the_text(tokenizer: Any, text: str) -> None:
     doc = ENGLISH(text)
-    (spans,) = make_safe_spans(window=12, overlap=4)([doc], tokenizer=tokenizer, room=62)
+    (spans,) = make_safe_spans(window=12, overlap=4)([doc], tokenizer=tokenizer, rooms=[62])
     assert covers(doc, spans)
     for span in spans:
         n_pieces = len(tokenizer(span.text, add_special_tokens=False)["input_ids"])
@@ -72,13 +73,13 @@ def test_windows_without_tokenizer_are_safe(words: list[str], data: Any) -> None
     (spans,) = SafeSpans(window, overlap)([doc])
     assert covers(doc, spans)
     for span in spans:
-        assert len(span.text.encode()) <= window or len(span) == 1
+        assert len(span.text.encode()) < window or len(span) == 1
 
 
 def test_neighbours_share_the_overlap(tokenizer: Any) -> None:
     doc = Doc(Vocab(), words=["a"] * 100)
     counts = count_pieces(doc, tokenizer)
-    (spans,) = SafeSpans(20, 6)([doc], tokenizer=tokenizer, room=62)
+    (spans,) = SafeSpans(20, 6)([doc], tokenizer=tokenizer, rooms=[62])
     for left, right in pairwise(spans):
         shared = counts[right.start : left.end].sum()
         assert 6 - counts[right.start - 1] < shared <= 6
@@ -86,13 +87,13 @@ def test_neighbours_share_the_overlap(tokenizer: Any) -> None:
 
 def test_short_docs_are_one_window(tokenizer: Any) -> None:
     docs = [ENGLISH("abc def"), ENGLISH(""), ENGLISH("\n")]
-    spans = make_safe_spans()(docs, tokenizer=tokenizer, room=62)
+    spans = make_safe_spans()(docs, tokenizer=tokenizer, rooms=[62] * 3)
     assert [[(s.start, s.end) for s in row] for row in spans] == [[(0, 2)], [], [(0, 1)]]
 
 
 def test_window_is_never_more_than_the_encoder_takes(tokenizer: Any) -> None:
     doc = Doc(Vocab(), words=["a"] * 200)
-    (spans,) = make_safe_spans(window=500)([doc], tokenizer=tokenizer, room=30)
+    (spans,) = make_safe_spans(window=500)([doc], tokenizer=tokenizer, rooms=[30])
     assert covers(doc, spans)
     assert max(len(span) for span in spans) <= 30
 
@@ -134,6 +135,16 @@ def test_limit_is_the_encoders_where_the_tokenizer_knows_none(kind: str, tmp_pat
 def test_settings_that_do_not_fit_are_refused(window: int, overlap: int) -> None:
     with pytest.raises(ValueError, match="must be 0 or larger than overlap"):
         make_safe_spans(window, overlap)
+
+
+@pytest.mark.parametrize("text", ["plain", "é", "Ａ，", "\N{MATHEMATICAL BOLD CAPITAL A}", "ﷺ"])
+def test_texts_have_no_more_pieces_than_the_bound(text: str) -> None:
+    doc = Doc(Vocab(), words=[text])
+    longest = max(len(unicodedata.normalize("NFKD", text).encode()), len(text.encode()))
+    for window in (longest, longest + 1):
+        (spans,) = SafeSpans(window, 0)([Doc(Vocab(), words=[text, "a"])])
+        assert len(spans) == 2
+    assert len(SafeSpans(longest + 4, 0)([doc])[0]) == 1
 
 
 def test_unknown_limit_is_refused() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 import pytest
 import spacy
+import srsly
 import torch
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -17,7 +18,9 @@ from spacy_transformers.data_classes import FullTransformerBatch
 from spacy_transformers.span_getters import configure_strided_spans
 from thinc.api import Model, set_dropout_rate
 from thinc.layers import reduce_mean
+from transformers import GPT2Config, GPT2Model
 
+from spacy_mtlner.models import pieces, transformer
 from spacy_mtlner.models.pieces import make_safe_spans
 from spacy_mtlner.models.transformer import (
     EncoderModel,
@@ -155,16 +158,35 @@ def test_token_of_too_many_pieces_is_cut_and_counted(folder: Path) -> None:
     assert (numpy.abs(row).sum(axis=1) > 0).all()
 
 
-def test_window_that_grows_when_it_stands_alone_is_cut_again(folder: Path) -> None:
-    """Tokens without blanks between them are one word in the doc, whose pieces are not theirs."""
-    nlp = spacy.blank("en")
-    words = ["ann", "a"] * 60
-    doc = Doc(nlp.vocab, words=words, spaces=[False] * len(words))
+def test_windows_that_turn_out_too_long_are_cut_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a tokenizer whose pieces are not the same without the text before them."""
+    monkeypatch.setattr(pieces, "count_pieces", lambda doc, tokenizer: numpy.ones(len(doc)))
+    vocab = spacy.blank("en").vocab
     model = make_model(folder)
-    tokenizer = model.tokenizer
-    batch = model.predict([doc])
-    assert batch.wordpieces.input_ids.shape[1] <= tokenizer.model_max_length
-    assert sum(len(span) for span in batch.spans[0]) >= len(doc)
+    grown, other = Doc(vocab, words=["abcde"] * 60), Doc(vocab, words=["a"] * 200)
+    (expected,) = model.predict([other]).spans
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batch = model.predict([other, grown])
+    assert [(s.start, s.end) for s in batch.spans[0]] == [(s.start, s.end) for s in expected]
+    assert max(len(span) for span in batch.spans[1]) < 60
+    assert batch.wordpieces.input_ids.shape[1] <= model.tokenizer.model_max_length
+
+
+def test_windows_of_a_doc_do_not_depend_on_the_others(tmp_path: Path) -> None:
+    """Of characters that are fewer bytes when they are decomposed, too."""
+    nlp = spacy.blank("en")
+    model = make_model(make_tiny_encoder("roberta", tmp_path, TEXTS))
+    odd = Doc(nlp.vocab, words=["\N{MATHEMATICAL BOLD CAPITAL A}bcd" * 4] * 10)
+    other = nlp("word and another one " * 50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        together = vectors(model.predict([odd, other]))
+        alone = [vectors(model.predict([doc]))[0] for doc in (odd, other)]
+    for row, expected in zip(together, alone, strict=True):
+        numpy.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_empty_docs(folder: Path, make_docs: Callable[[], list[Doc]]) -> None:
@@ -194,6 +216,8 @@ def test_saved_pipeline_needs_no_folder(trained: Language, folder: Path, tmp_pat
         shutil.move(hidden, folder)
     assert list_scores(nlp) == pytest.approx(list_scores(trained))
     assert [find_names(doc) for doc in nlp.pipe(TEXTS)] == [sorted(gold) for gold in GOLD]
+    encoder: Any = nlp.get_pipe("transformer").model.transformer  # type: ignore[attr-defined]
+    assert encoder.config.layer_norm_eps == encoder.embeddings.LayerNorm.eps == 1e-12
 
 
 def test_replaced_listener_is_saved_and_loads(trained: Language, tmp_path: Path) -> None:
@@ -237,7 +261,7 @@ def test_bfloat16_predicts_and_learns_like_float32(
     folder: Path, make_docs: Callable[[], list[Doc]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A CPU without it computes the same, slowly.
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(transformer, "can_halve", lambda device: True)
     whole, half = make_model(folder), make_model(folder, precision="bfloat16")
     docs = make_docs()
     for expected, row in zip(
@@ -256,7 +280,7 @@ def test_bfloat16_predicts_and_learns_like_float32(
 def test_bfloat16_on_a_cpu_without_it_is_float32(
     folder: Path, make_docs: Callable[[], list[Doc]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(transformer, "can_halve", lambda device: False)
     docs = make_docs()
     expected = vectors(make_model(folder).predict(docs))
     with pytest.warns(UserWarning, match="runs in float32"):
@@ -291,6 +315,18 @@ def test_saved_pipeline_loads_as_int8(
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_int8_copy_loads_at_another_precision(
+    trained: Language, quantised: Language, tmp_path: Path, precision: str
+) -> None:
+    quantised.to_disk(tmp_path / "int8")
+    name = "components.transformer.model.precision"
+    again = spacy.load(tmp_path / "int8", config={name: precision})
+    assert list_scores(again) == pytest.approx(list_scores(trained), abs=0.1)
+    encoder: Any = again.get_pipe("transformer").model.transformer  # type: ignore[attr-defined]
+    assert not any(isinstance(layer, Int8Linear) for layer in encoder.modules())
+
+
 def test_int8_encoder_does_not_learn(
     folder: Path, quantised: Language, make_docs: Callable[[], list[Doc]]
 ) -> None:
@@ -320,6 +356,34 @@ def test_threads_predict_alike(trained: Language) -> None:
 def test_encoder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nowhere' cannot be loaded: give a folder"):
         make_model(tmp_path / "nowhere")
+
+
+def test_encoder_that_is_not_initialised(folder: Path) -> None:
+    model = build_transformer_model_v1(str(folder), make_safe_spans())
+    with pytest.raises(ValueError, match="initialise the pipeline or load it"):
+        model.predict([spacy.blank("en")("a")])
+
+
+def test_tokenizer_without_padding(tmp_path: Path) -> None:
+    folder = make_tiny_encoder("bert", tmp_path, TEXTS)
+    settings = srsly.read_json(folder / "tokenizer_config.json")
+    del settings["pad_token"]
+    srsly.write_json(folder / "tokenizer_config.json", settings)
+    (folder / "special_tokens_map.json").unlink()
+    with pytest.raises(ValueError, match="has no token for padding: name one"):
+        make_model(folder, tokenizer_config={"use_fast": True, "pad_token": None})
+    model = make_model(folder, tokenizer_config={"use_fast": True, "pad_token": "[SEP]"})
+    docs = [spacy.blank("en")(text) for text in TEXTS]
+    assert [len(row) for row in vectors(model.predict(docs))] == [len(doc) for doc in docs]
+
+
+def test_decoder_keeps_no_cache(tmp_path: Path) -> None:
+    folder = make_tiny_encoder("bert", tmp_path, TEXTS)
+    config = GPT2Config(vocab_size=300, n_positions=64, n_embd=16, n_layer=1, n_head=2)
+    GPT2Model(config).save_pretrained(folder)
+    model = make_model(folder)
+    batch = model.predict([spacy.blank("en")(text) for text in TEXTS])
+    assert list(batch.model_output) == ["last_hidden_state"]
 
 
 def test_encoder_with_decoder_is_refused(tiny_bart: Callable[[Path], str], tmp_path: Path) -> None:

@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from spacy_mtlner.nn.quantise import Int8Linear, quantise_linears, quantise_rows
+from spacy_mtlner.nn.quantise import (
+    Int8Linear,
+    dequantise_state,
+    quantise_linears,
+    quantise_rows,
+)
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 2**31))
@@ -75,6 +80,25 @@ def test_linears_of_a_module_are_replaced_and_read_both_kinds_of_weights() -> No
     again.load_state_dict(floats)
     torch.testing.assert_close(again(ids), expected)
     assert floats["2.weight"].is_floating_point()  # The caller's weights are as they were.
+
+
+def test_state_of_floats_comes_back() -> None:
+    torch.manual_seed(0)
+    linear = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 2, bias=False))
+    small = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 2, bias=False))
+    small.load_state_dict(linear.state_dict())
+    quantise_linears(small)
+    state = small.state_dict()
+    dequantise_state(state)
+    assert state.keys() == linear.state_dict().keys()
+    for name, tensor in linear.state_dict().items():
+        torch.testing.assert_close(state[name], tensor, rtol=0, atol=0.005)
+
+
+def test_missing_weights_are_told() -> None:
+    small = Int8Linear(4, 3, has_bias=True)
+    missing = small.load_state_dict({}, strict=False).missing_keys
+    assert sorted(missing) == ["bias", "scale", "weight"]
 
 
 def test_weights_of_another_size_are_refused() -> None:
