@@ -3,6 +3,7 @@ no token without a vector, prediction in chunks, and a choice of precision.
 """
 
 import copy
+import ctypes
 import json
 import warnings
 from collections.abc import Callable
@@ -33,6 +34,8 @@ from spacy_mtlner.models.pieces import SafeSpans, fill_gaps, piece_limit
 from spacy_mtlner.nn.quantise import dequantise_state, quantise_linears
 
 Precision = Literal["float32", "bfloat16", "int8"]
+TRIM_AFTER = 16  # Updates.
+
 GetSpans = Callable[..., list[list[Any]]]
 Backprop = Callable[[FullTransformerBatch], list[Doc]]
 
@@ -146,6 +149,7 @@ class EncoderShim(HFShim):
     def __init__(self, hf_model: Any, precision: Precision, chunk: int) -> None:
         self.precision = precision
         self.chunk = chunk
+        self._n_updates = 0
         super().__init__(hf_model)
 
     def prepare(self) -> None:
@@ -214,6 +218,9 @@ class EncoderShim(HFShim):
         """
         super().finish_update(optimizer)
         self._model.zero_grad(set_to_none=True)
+        self._n_updates += 1
+        if self._n_updates % TRIM_AFTER == 0:
+            release_memory()
 
     def from_bytes(self, bytes_data: bytes) -> "EncoderShim":
         """Read the encoder and its tokenizer; weights that were saved at another precision are
@@ -275,6 +282,17 @@ class EncoderShim(HFShim):
             )
             return False
         return True
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system. The C library of Linux keeps it in pieces between what
+    is in use, and a training on the CPU, whose batches are never of the same size, would take some
+    megabytes more with every step.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # Another C library.
+        pass
 
 
 def can_halve(device: str) -> bool:
