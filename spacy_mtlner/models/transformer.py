@@ -182,6 +182,7 @@ class EncoderShim(HFShim):
                     if key not in output:
                         output[key] = _room_for(value, n_windows)
                     _fill(output[key], value, part)
+        release_memory()
         return output
 
     def begin_update(
