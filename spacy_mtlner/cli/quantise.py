@@ -39,7 +39,7 @@ def quantise_cli(
 ) -> None:
     """
     Save a copy of a pipeline whose pre-trained encoder computes in fewer bits: int8, which also
-    makes it smaller, or bfloat16. Such a copy runs on the CPU; int8 cannot be trained further.
+    makes it smaller, runs on the CPU alone and cannot be trained further, or bfloat16.
     """
     try:
         if output.exists() and any(output.iterdir()):
