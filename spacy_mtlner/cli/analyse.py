@@ -73,18 +73,11 @@ def analyse_cli(
         setup_gpu(gpu_id, silent=True)
         nlp = load_model(model)
         task = find_task(nlp, pipe, spans_key)
-        references = tqdm(
-            read_references(nlp, corpus, task.key), "Predict", unit=" docs", disable=None
-        )
+        references = _show_progress(read_references(nlp, corpus, task.key), "Predict")
         predictions = predict_corpus(nlp, task, references)
         surfaces = None
         if train is not None:
-            docs = tqdm(
-                read_references(nlp, train, task.key),
-                "Read training data",
-                unit=" docs",
-                disable=None,
-            )
+            docs = _show_progress(read_references(nlp, train, task.key), "Read training data")
             surfaces = count_surfaces(docs, task.key, predictions.source)
         analysis = analyse_entities(
             predictions.docs,

@@ -69,12 +69,11 @@ def _compare(
     """What the pipeline was trained for, in percent, and words a second."""
     pairs: list[dict[str, Any]] = []
     for nlp in (before, after):
-        examples = [make_example(nlp, doc) for doc in read_references(nlp, corpus, spans_key)]
-        if not examples:
+        references = list(read_references(nlp, corpus, spans_key))
+        if not references:
             raise CorpusError(corpus, None, "The corpus has no docs.")
-        nlp.evaluate(examples[:8])  # Warms up.
-        examples = [make_example(nlp, eg.reference) for eg in examples]
-        pairs.append(nlp.evaluate(examples))
+        nlp.evaluate([make_example(nlp, doc) for doc in references[:8]])  # Warms up.
+        pairs.append(nlp.evaluate([make_example(nlp, doc) for doc in references]))
     metas = [before.get_pipe_meta(name) for name in before.pipe_names]
     weights = before.config["training"]["score_weights"] or combine_score_weights(
         [meta.default_score_weights or {} for meta in metas]

@@ -130,9 +130,8 @@ def piece_limit(tokenizer: Any, encoder: Any) -> int:
         limits.append(table.num_embeddings - table.padding_idx - 1)
     else:
         limits.append(getattr(encoder.config, "max_position_embeddings", None) or -1)
-    known = [
-        limit for limit in limits if 0 < limit < 1_000_000
-    ]  # A tokenizer's "no limit" is 1e30.
+    # A tokenizer's "no limit" is 1e30.
+    known = [limit for limit in limits if 0 < limit < 1_000_000]
     return min(known, default=512)
 
 

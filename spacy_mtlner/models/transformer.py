@@ -363,13 +363,13 @@ def _init(model: EncoderModel, X: list[Doc] | None = None, Y: Any = None) -> Non
             f"The encoder {name!r} is an encoder with a decoder, which a transformer component "
             f"cannot use (seq2seq_ner takes a BART)."
         )
-    if model.shim.precision == "int8":
-        quantise_linears(objects.transformer)
     if objects.tokenizer.pad_token is None:
         raise ValueError(
             f"The tokenizer of {name!r} has no token for padding: name one of its tokens in "
             f'tokenizer_config, as {{"use_fast": true, "pad_token": "..."}}.'
         )
+    if model.shim.precision == "int8":
+        quantise_linears(objects.transformer)
     model.attrs["set_transformer"](model, objects)
     model.shim.prepare()
 

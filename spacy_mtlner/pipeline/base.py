@@ -308,11 +308,18 @@ class EntityComponent(TrainablePipe):
         for part in split_docs(list(docs)):
             if any(len(doc) for doc in part):
                 self._require_initialized()
-                scores = self.model.predict(self.make_inputs(part, is_train=False))
-                entities.extend(self.decode(part, scores))
+                entities.extend(self.predict_part(part))
             else:
                 entities.extend(self.decode_nothing() for _ in part)
         return entities
+
+    def predict_part(self, docs: list[Doc]) -> list[list[Entity]]:
+        """Predict the entities of docs that are read at once.
+
+        docs (list[Doc]): The docs; at least one has tokens.
+        RETURNS (list[list[Entity]]): Each doc's entities.
+        """
+        return self.decode(docs, self.model.predict(self.make_inputs(docs, is_train=False)))
 
     def labels_of(self, key: str) -> tuple[str, ...]:
         """Get the labels of a task.

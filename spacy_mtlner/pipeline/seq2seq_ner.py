@@ -43,7 +43,6 @@ from spacy_mtlner.pipeline.base import (
     DEFAULT_SCORE_WEIGHTS,
     PREDICTED_TOKENS,
     make_default_model,
-    split_docs,
 )
 from spacy_mtlner.pipeline.gold import Gold, GoldReport, GoldSource, known_tokens, read_gold
 from spacy_mtlner.pipeline.knowledge import (
@@ -178,8 +177,8 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
     alpha (float): Factor of the focal loss (eq. 5).
     tau (float): Its exponent.
     overlap (Optional[int]): In prediction, how many tokens of a window the next one has as well,
-        where a sentence, or a doc without sentences, is longer than a window; None for a quarter of
-        the window. See `Windows.merge`.
+        where a sentence is longer than a window; None for a quarter of the window. See
+        `Windows.merge`.
     Other settings: see `EntityComponent`.
     RAISES (ValueError): If a setting is out of its range, or the decoder has nothing to read.
     """
@@ -520,27 +519,20 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
             tau=self.cfg["tau"],
         )
 
-    def predict(self, docs: Iterable[Doc]) -> list[list[Entity]]:
-        """Predict the entities of a batch of docs, without modifying them. The windows of long docs
-        are read some at a time.
+    def predict_part(self, docs: list[Doc]) -> list[list[Entity]]:
+        """Predict the entities of docs that are read at once, the windows of a long one some at a
+        time.
 
-        docs (Iterable[Doc]): The docs.
+        docs (list[Doc]): The docs; at least one has tokens.
         RETURNS (list[list[Entity]]): Each doc's entities, in order of the text.
         """
-        entities: list[list[Entity]] = []
-        for part in split_docs(list(docs)):
-            if not any(map(len, part)):
-                entities.extend([] for _ in part)
-                continue
-            self._require_initialized()
-            windows = self._find_windows(part)
-            inputs = self._make_inputs(part, windows, is_train=False)
-            found = [
-                self._read_windows(self.model.predict(some), some.windows)
-                for some in split_windows(self.model, inputs, PREDICTED_TOKENS)
-            ]
-            entities.extend(self._collect(windows, found))
-        return entities
+        windows = self._find_windows(docs)
+        inputs = self._make_inputs(docs, windows, is_train=False)
+        found = [
+            self._read_windows(self.model.predict(some), some.windows)
+            for some in split_windows(self.model, inputs, PREDICTED_TOKENS)
+        ]
+        return self._collect(windows, found)
 
     def decode(self, docs: Sequence[Doc], scores: Seq2SeqScores) -> list[list[Entity]]:
         """Read the entities that were generated, or that the relations stand for.
