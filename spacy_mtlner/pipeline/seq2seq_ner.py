@@ -377,7 +377,7 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
     ) -> Seq2SeqInputs:
         sizes = numpy.concatenate([own.ends - own.starts for own in windows])
         tokens = None
-        if any(own.overlap for own in windows):
+        if any(own.has_overlap for own in windows):
             offsets = numpy.cumsum([0, *map(len, docs)]).tolist()
             starts = [own.starts + first for own, first in zip(windows, offsets, strict=False)]
             tokens = ranges(numpy.concatenate(starts), sizes)
@@ -579,7 +579,7 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
                     numbers[row].append(number)
             first += n_windows
         return [
-            own.merge(some, numpy.array(of, dtype=numpy.int64)) if own.overlap else some
+            own.merge(some, numpy.array(of, dtype=numpy.int64)) if own.has_overlap else some
             for own, some, of in zip(windows, entities, numbers, strict=True)
         ]
 

@@ -38,7 +38,7 @@ class Windows:
         return len(self.starts)
 
     @property
-    def overlap(self) -> bool:
+    def has_overlap(self) -> bool:
         """RETURNS (bool): Whether any of them overlap."""
         return bool((self.starts[1:] < self.ends[:-1]).any())
 
