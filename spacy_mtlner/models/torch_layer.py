@@ -16,8 +16,6 @@ from spacy.tokens import Doc
 from thinc.api import (
     ArgsKwargs,
     Model,
-    Optimizer,
-    PyTorchShim,
     PyTorchWrapper_v3,
     torch2xp,
     xp2torch,
@@ -25,6 +23,7 @@ from thinc.api import (
 from thinc.types import Floats2d
 from torch import Tensor, nn
 
+from spacy_mtlner.models.learning_shim import LearningShim
 from spacy_mtlner.nn.resize import copy_first_outputs
 
 Rows = list[Floats2d]
@@ -61,7 +60,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
 
 
-class TorchShim(PyTorchShim):
+class TorchShim(LearningShim):
     """Holds a torch module that is built from settings which are saved with its weights.
 
     builder (Callable[..., nn.Module]): Makes the module from keyword arguments that JSON can hold.
@@ -106,15 +105,6 @@ class TorchShim(PyTorchShim):
             return super().begin_update(inputs)
         finally:
             self.module.eval()
-
-    def finish_update(self, optimizer: Optimizer) -> None:
-        """Change the weights that have a gradient, and those alone: thinc leaves zeros, by which an
-        optimizer with momentum would move what the next batches do not use.
-
-        optimizer (Optimizer): The optimizer.
-        """
-        super().finish_update(optimizer)
-        self.module.zero_grad(set_to_none=True)
 
     def from_bytes(self, bytes_data: bytes) -> "TorchShim":
         """Rebuild the module and read its weights.

@@ -3,7 +3,6 @@ no token without a vector, prediction in chunks, and a choice of precision.
 """
 
 import copy
-import ctypes
 import json
 import warnings
 from collections.abc import Callable
@@ -30,11 +29,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.modeling_outputs import ModelOutput
 
+from spacy_mtlner.models.learning_shim import LearningShim, release_memory
 from spacy_mtlner.models.pieces import SafeSpans, fill_gaps, piece_limit
 from spacy_mtlner.nn.quantise import dequantise_state, quantise_linears
 
 Precision = Literal["float32", "bfloat16", "int8"]
-TRIM_AFTER = 16  # Updates.
 
 GetSpans = Callable[..., list[list[Any]]]
 Backprop = Callable[[FullTransformerBatch], list[Doc]]
@@ -137,7 +136,7 @@ class EncoderModel(TransformerModel):
         return copied
 
 
-class EncoderShim(HFShim):
+class EncoderShim(LearningShim, HFShim):
     """Holds an encoder of the package transformers and runs it at the wanted precision. It is in
     evaluation mode but while it learns, so that several threads may predict.
 
@@ -149,7 +148,6 @@ class EncoderShim(HFShim):
     def __init__(self, hf_model: Any, precision: Precision, chunk: int) -> None:
         self.precision = precision
         self.chunk = chunk
-        self._n_updates = 0
         super().__init__(hf_model)
 
     def prepare(self) -> None:
@@ -212,17 +210,6 @@ class EncoderShim(HFShim):
 
         return output, backprop
 
-    def finish_update(self, optimizer: Any) -> None:
-        """Change the weights that have a gradient, and those alone.
-
-        optimizer (Any): The optimizer.
-        """
-        super().finish_update(optimizer)
-        self._model.zero_grad(set_to_none=True)
-        self._n_updates += 1
-        if self._n_updates % TRIM_AFTER == 0:
-            release_memory()
-
     def from_bytes(self, bytes_data: bytes) -> "EncoderShim":
         """Read the encoder and its tokenizer; weights that were saved at another precision are
         converted.
@@ -283,17 +270,6 @@ class EncoderShim(HFShim):
             )
             return False
         return True
-
-
-def release_memory() -> None:
-    """Give freed memory back to the system. The C library of Linux keeps it in pieces between what
-    is in use, and a training on the CPU, whose batches are never of the same size, would take some
-    megabytes more with every step.
-    """
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):  # Another C library.
-        pass
 
 
 def can_halve(device: str) -> bool:

@@ -16,7 +16,7 @@ from spacy.tokens import Doc
 from spacy_transformers.architectures import create_TransformerModel_v3
 from spacy_transformers.data_classes import FullTransformerBatch
 from spacy_transformers.span_getters import configure_strided_spans
-from thinc.api import Model, Optimizer, set_dropout_rate
+from thinc.api import Model, set_dropout_rate
 from thinc.layers import reduce_mean
 from transformers import GPT2Config, GPT2Model
 
@@ -204,22 +204,6 @@ def test_encoder_learns_with_its_head(trained: Language, folder: Path) -> None:
     learned = trained.get_pipe("transformer").model.transformer.state_dict()  # type: ignore[attr-defined]
     changed = [name for name in fresh if not torch.equal(fresh[name], learned[name])]
     assert any("layer.0.attention" in name for name in changed)
-
-
-def test_freed_memory_is_given_back_while_training(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-    monkeypatch.setattr(transformer, "release_memory", lambda: calls.append(1))
-    model = make_model(folder)
-    for _ in range(2 * transformer.TRIM_AFTER):
-        model.finish_update(Optimizer(0.01))
-    assert len(calls) == 2
-
-
-def test_other_c_libraries_have_nothing_to_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transformer.ctypes, "CDLL", lambda name: object())
-    transformer.release_memory()
 
 
 def test_saved_pipeline_needs_no_folder(trained: Language, folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""What the torch modules in a pipeline have in common when their weights change."""
+
+import ctypes
+
+from thinc.api import Optimizer, PyTorchShim
+
+TRIM_AFTER = 16  # Updates.
+
+
+class LearningShim(PyTorchShim):
+    """A torch module of which only the weights with a gradient change, and whose training takes no
+    more memory with every step.
+    """
+
+    _n_updates = 0
+
+    def finish_update(self, optimizer: Optimizer) -> None:
+        """Change the weights that have a gradient, and those alone: thinc leaves zeros, by which an
+        optimizer with momentum would move what the next batches do not use.
+
+        optimizer (Optimizer): The optimizer.
+        """
+        super().finish_update(optimizer)
+        self._model.zero_grad(set_to_none=True)
+        self._n_updates += 1
+        if self._n_updates % TRIM_AFTER == 0:
+            release_memory()
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system. The C library of Linux keeps it in pieces between what
+    is in use, and a training on the CPU, whose batches are never of the same size, would take some
+    megabytes more with every step.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # Another C library.
+        pass

@@ -1,0 +1,47 @@
+"""Updates of torch modules in a pipeline."""
+
+import pytest
+import torch
+from thinc.api import Adam, Optimizer, Shim
+from torch import nn
+
+from spacy_mtlner.models import learning_shim
+from spacy_mtlner.models.learning_shim import TRIM_AFTER, LearningShim
+from spacy_mtlner.models.torch_layer import TorchShim
+from spacy_mtlner.models.transformer import EncoderShim
+
+
+@pytest.mark.parametrize("kind", [EncoderShim, TorchShim])
+def test_all_shims_learn_alike(kind: type[Shim]) -> None:
+    assert kind.finish_update is LearningShim.finish_update
+
+
+def test_weights_without_a_gradient_stay() -> None:
+    module = nn.Linear(2, 2)
+    shim, optimizer = LearningShim(module), Adam(0.1)
+    bias = module.bias.detach().clone()
+    module(torch.ones(1, 2)).sum().backward()
+    shim.finish_update(optimizer)
+    weight = module.weight.detach().clone()
+    assert not torch.equal(module.bias, bias)
+    bias = module.bias.detach().clone()
+    (module.bias * 2).sum().backward()  # The weight's momentum would move it now.
+    shim.finish_update(optimizer)
+    assert torch.equal(module.weight, weight)
+    assert not torch.equal(module.bias, bias)
+
+
+def test_freed_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(learning_shim, "release_memory", lambda: calls.append(1))
+    shim = LearningShim(nn.Linear(2, 2))
+    for _ in range(2 * TRIM_AFTER):
+        shim.finish_update(Optimizer(0.01))
+    assert len(calls) == 2
+
+
+def test_other_c_libraries_have_nothing_to_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(learning_shim.ctypes, "CDLL", lambda name: calls.append(name))
+    learning_shim.release_memory()
+    assert calls == [None]
