@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    args.dropout, args.descriptions, args.evaluations = None, None, 1
+    args.dropout, args.descriptions, args.evaluations, args.encoder = None, None, 1, None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.cfg"
         make_config("span_ner", args, args.seed).to_disk(path)
