@@ -11,6 +11,7 @@ proposed.
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import spacy
 import torch
@@ -62,23 +63,21 @@ def main() -> None:
     examples = list(Corpus(args.dev)(nlp))
     print(f"\n{'candidates':24} {'a token':>8} {'recall':>7} {'tokens':>7}")
 
-    def show(name: str, component: SpanEntityRecognizer) -> None:
-        per_token, recall, length = measure(component, examples)
-        print(f"{name:24} {per_token:8.2f} {100 * recall:7.2f} {length:7.1f}", flush=True)
-
-    weights = nlp.get_pipe("span_ner").to_bytes()
-    for per_token in PER_TOKEN:
-        suggester = {"@misc": "spacy_mtlner.boundary_suggester.v1", "per_token": per_token}
-        config = {**nlp.get_pipe_config("span_ner"), "suggester": suggester}
-        component = spacy.blank(args.lang).create_pipe("span_ner", config=config)
-        show(f"boundaries, {per_token}", component.from_bytes(weights))
-    for size in N_GRAMS:
-        suggester = {"@misc": "spacy.ngram_range_suggester.v1", "min_size": 1, "max_size": size}
+    boundaries, n_grams = "spacy_mtlner.boundary_suggester.v1", "spacy.ngram_range_suggester.v1"
+    suggesters: dict[str, dict[str, Any]] = {
+        **{f"boundaries, {n}": {"@misc": boundaries, "per_token": n} for n in PER_TOKEN},
+        **{
+            f"n-grams, up to {n}": {"@misc": n_grams, "min_size": 1, "max_size": n} for n in N_GRAMS
+        },
+    }
+    trained = nlp.get_pipe("span_ner").to_bytes()
+    settings = {k: v for k, v in nlp.get_pipe_config("span_ner").items() if k != "factory"}
+    for name, suggester in suggesters.items():
         component = spacy.blank(args.lang).create_pipe(
-            "span_ner",
-            config={**nlp.get_pipe_config("span_ner"), "suggester": suggester},
+            "span_ner", config={**settings, "suggester": suggester}
         )
-        show(f"n-grams, up to {size}", component.from_bytes(weights))
+        per_token, recall, length = measure(component.from_bytes(trained), examples)
+        print(f"{name:24} {per_token:8.2f} {100 * recall:7.2f} {length:7.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -140,6 +140,7 @@ class Result:
     seconds (Optional[float]): Time of training and evaluation.
     parameters (Optional[int]): How many numbers the pipeline has learned.
     speed (Optional[float]): Words a second that it reads.
+    types (dict[str, float]): F1 of each type.
     error (Optional[str]): Why there are no scores.
     is_missing (bool): Whether that is because something is missing, so that nothing was run.
     """
@@ -149,6 +150,7 @@ class Result:
     seconds: float | None = None
     parameters: int | None = None
     speed: float | None = None
+    types: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     is_missing: bool = False
 
@@ -179,6 +181,10 @@ class Row:
         """RETURNS (Optional[float]): The mean of another attribute of the results that have it."""
         found = (getattr(result, name) for result in self.results)
         return _mean([value for value in found if value is not None])
+
+    def mean_of_type(self, label: str) -> float | None:
+        """RETURNS (Optional[float]): The mean F1 of a type, 0 where a seed has none of it."""
+        return _mean([result.types.get(label, 0.0) for result in self.results if result.types])
 
     @property
     def errors(self) -> list[Result]:
@@ -318,8 +324,16 @@ def make_tables(title: str, tables: Iterable[Table]) -> str:
     for table in tables:
         rows = [header, ["---", *("---:" for _ in header[2:]), "---"]]
         rows += [_make_row(row) for row in table.rows]
-        lines = [f"| {' | '.join(map(_escape, cells))} |" for cells in rows]
-        parts += [f"## {_escape(table.name)}", "\n".join(lines)]
+        parts += [f"## {_escape(table.name)}", _format_table(rows)]
+        labels = sorted({label for row in table.rows for r in row.results for label in r.types})
+        if len(labels) > 1:
+            rows = [["F1 of each type", *labels], ["---", *("---:" for _ in labels)]]
+            rows += [
+                [row.variant, *(format_percent(row.mean_of_type(label)) for label in labels)]
+                for row in table.rows
+                if len(row.errors) < len(row.results)
+            ]
+            parts.append(_format_table(rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -525,7 +539,9 @@ def _read_result(result: Mapping[str, Any], seed: int) -> Result:
         return Result(seed, error=result["error"])
     scores = {name: result["scores"].get(f"spans_mtlner_{end}") for name, end in SCORES.items()}
     speed = result["scores"].get("speed")
-    return Result(seed, scores, result["seconds"], result.get("parameters"), speed)
+    per_type = result["scores"].get("spans_mtlner_per_type") or {}
+    types = {label: score["f"] for label, score in per_type.items()}
+    return Result(seed, scores, result["seconds"], result.get("parameters"), speed, types)
 
 
 def _normalise(value: Any) -> Any:
@@ -556,6 +572,10 @@ def _digest(path: str) -> str:
         digest.update(f"{file.relative_to(top)}\n{file.stat().st_size}\n".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _format_table(rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(map(_escape, cells))} |" for cells in rows)
 
 
 def _make_row(row: Row) -> list[str]:

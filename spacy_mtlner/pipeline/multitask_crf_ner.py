@@ -68,19 +68,21 @@ def make_multitask_crf_ner(
     nlp: Language,
     name: str,
     model: Model[TaskInputs, MultiTaskScores],
-    tasks: dict[str, str],
+    tasks: dict[str, str | None],
     predicted_tasks: str,
     annotate_ents: bool,
     overwrite: bool,
     learn_rate_factor: float,
     scorer: Callable[..., dict[str, Any]] | None,
 ) -> "MultiTaskEntityRecognizer":
-    """Construct a `multitask_crf_ner` component: see `MultiTaskEntityRecognizer`."""
+    """Construct a `multitask_crf_ner` component: see `MultiTaskEntityRecognizer`. A task whose role
+    is None is left out.
+    """
     return MultiTaskEntityRecognizer(
         nlp.vocab,
         model,
         name,
-        tasks=tasks,
+        tasks={key: role for key, role in tasks.items() if role is not None},
         predicted_tasks=predicted_tasks,
         annotate_ents=annotate_ents,
         overwrite=overwrite,

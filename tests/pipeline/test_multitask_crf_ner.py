@@ -3,7 +3,7 @@
 import copy
 import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def make_examples(nlp: Language) -> list[Example]:
     return examples
 
 
-def make_nlp(tasks: dict[str, str] = TASKS, **config: Any) -> Language:
+def make_nlp(tasks: Mapping[str, str | None] = TASKS, **config: Any) -> Language:
     nlp = spacy.blank("en")
     model = {"tok2vec": EMBED, "hidden_width": 32, **config.pop("model", {})}
     nlp.add_pipe("multitask_crf_ner", config={"tasks": tasks, "model": model, **config})
@@ -358,6 +358,17 @@ def test_confidence(trained: Language) -> None:
 def test_tasks_that_do_not_do(tasks: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_nlp(tasks)
+
+
+def test_task_set_to_null_is_left_out(tmp_path: Path) -> None:
+    nlp = make_nlp({"food": None, "places": "main"})
+    examples = make_examples(nlp)
+    nlp.initialize(lambda: examples)
+    nlp.to_disk(tmp_path)
+    for pipeline in (nlp, spacy.load(tmp_path)):
+        component = pipeline.get_pipe("multitask_crf_ner")
+        assert component.keys == ("places",)  # type: ignore[attr-defined]
+        assert component.labels == ("CITY", "LAND")  # type: ignore[attr-defined]
 
 
 def test_unknown_names_are_errors() -> None:

@@ -20,6 +20,7 @@ from spacy_mtlner.entities import Entity, write_entities
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "studies").glob("*.yml"))
+TYPED = (0.6, 0.7)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,8 @@ def files(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Instead of training, scores that are the dropout plus a hundredth of the seed; the arguments
-    of each run are put into this list. Dropout 0.9 fails, 0.8 kills the process.
+    of each run are put into this list. Dropout 0.9 fails, 0.8 kills the process; those in TYPED
+    have scores of each type, of LOC but with seed 1.
     """
     runs: list[dict[str, Any]] = []
     real_run = subprocess.run
@@ -59,6 +61,10 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         score = dropout + arguments["overrides"]["training.seed"] / 100
         scores = {f"spans_mtlner_{name}": score for name in ("p", "r", "f", "nested_f")}
         scores["speed"] = 1234.5
+        if round(dropout, 1) in TYPED:  # What is read is not exact.
+            seed = arguments["overrides"]["training.seed"]
+            typed = {"PER": {"f": score}, **({"LOC": {"f": 0.4}} if seed else {})}
+            scores["spans_mtlner_per_type"] = typed
         result = {"scores": scores, "seconds": 12.3, "parameters": 23_960_000}
         if dropout == 0.9:
             result = {"error": "ValueError: too | much"}
@@ -88,10 +94,12 @@ def run_script(script: ModuleType, path: Path, *args: object) -> tuple[Result, s
     return result, " ".join(re.sub(r"\x1b\[[\d;]*m", "", result.output).split())
 
 
-def read_table(path: Path) -> dict[str, list[str]]:
-    """Rows of all tables, by the variant."""
-    lines = (path.parent / "out" / "study.md").read_text(encoding="utf-8").split("\n")
-    cells = [re.split(r" \| ", line.strip("| ")) for line in lines if line.startswith("| ")]
+def read_table(path: Path, title: str = "variant") -> dict[str, list[str]]:
+    """Rows of all tables whose first column has a title, by the variant; the header as well."""
+    text = (path.parent / "out" / "study.md").read_text(encoding="utf-8")
+    tables = [part.split("\n") for part in text.split("\n\n") if part.startswith(f"| {title} |")]
+    lines = [line for table in tables for line in table if line]
+    cells = [re.split(r" \| ", line.strip("| ")) for line in lines]
     return {row[0]: row[1:] for row in cells}
 
 
@@ -359,6 +367,20 @@ def test_names_of_any_kind(
     assert [result["scores"]["F1"] for result in row["results"]] == pytest.approx([0.3, 0.31])
     assert all("too | much" in result["error"] for result in failed["results"])
     assert [row["variant"] for row in numeric] == ["0.1", "0.5", "learned"]
+
+
+def test_scores_of_each_type(
+    script: ModuleType, tmp_path: Path, files: dict[str, str], trained: list[Any]
+) -> None:
+    groups = [{"name": "a", "variants": dropouts(*TYPED, 0.9)}]
+    path = write_study(tmp_path, {"title": "T", "seeds": [0, 1], **files, "groups": groups})
+    run_script(script, path)
+    table = read_table(path, "F1 of each type")
+    assert table["F1 of each type"] == ["LOC", "PER"]
+    assert table["0.6"] == ["20.0", "60.5"] and table["0.7"] == ["20.0", "70.5"]
+    assert "0.9" not in table
+    first, *_ = srsly.read_json(tmp_path / "out" / "study.json")["groups"][0]["rows"]
+    assert first["results"][1]["types"] == pytest.approx({"PER": 0.61, "LOC": 0.4})
 
 
 def test_without_matplotlib(
