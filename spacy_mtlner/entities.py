@@ -10,12 +10,13 @@ import re
 import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import index
 
 import numpy
 from numpy.typing import NDArray
+from spacy.attrs import IS_SPACE
 from spacy.tokens import Doc, Span, SpanGroup
 from spacy.training import Example
 
@@ -109,6 +110,32 @@ def shift_fragments(fragments: Iterable[tuple[int, int]], offset: int) -> Fragme
     RETURNS (Fragments): The moved ones.
     """
     return tuple((start + offset, end + offset) for start, end in fragments)
+
+
+def strip_spaces(doc: Doc, entities: Sequence[Entity]) -> list[Entity]:
+    """Cut white space off the ends of entities' fragments, as spaCy's own entities have none there.
+
+    doc (Doc): The doc.
+    entities (Sequence[Entity]): Entities of it.
+    RETURNS (list[Entity]): The entities without it: those of white space alone are left out, and
+        of those that become equal, the one with the highest score stays.
+    """
+    is_space = doc.to_array(IS_SPACE).astype(bool)
+    if not is_space.any():
+        return list(entities)
+    solid = numpy.flatnonzero(~is_space)
+    kept: dict[tuple[str, Fragments], Entity] = {}
+    for entity in entities:
+        bounds = numpy.searchsorted(solid, numpy.array(entity.fragments))  # (n_fragments, 2)
+        fragments = tuple(
+            (int(solid[first]), int(solid[behind - 1]) + 1)
+            for first, behind in bounds
+            if first < behind
+        )
+        known = kept.get((entity.label, fragments))
+        if fragments and (known is None or known.score < entity.score):
+            kept[entity.label, fragments] = replace(entity, fragments=fragments)
+    return list(kept.values())
 
 
 def find_inside(entities: Sequence[Fragments]) -> list[bool]:

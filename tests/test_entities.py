@@ -22,11 +22,13 @@ from spacy_mtlner.entities import (
     read_ents,
     read_fragments,
     select_flat,
+    strip_spaces,
     write_entities,
     write_ents,
 )
 
 LABELS = ("A", "B")
+VOCAB = spacy.blank("en").vocab  # Knows what white space is.
 
 
 def make_doc(n_tokens: int, vocab: Vocab | None = None) -> Doc:
@@ -554,6 +556,30 @@ def test_inside(bounds: list[list[int]]) -> None:
         for inner, p in zip(entities, positions, strict=True)
     ]
     assert find_inside(entities) == expected
+
+
+@given(st.data())
+def test_strip_spaces(data: st.DataObject) -> None:
+    """Against the tokens one by one."""
+    words = data.draw(st.lists(st.sampled_from(["a", "b", " ", "\n"]), max_size=8))
+    doc = Doc(VOCAB, words=words, spaces=[False] * len(words))
+    entities = data.draw(entity_lists(len(words))) if words else []
+    expected: dict[tuple[str, tuple[tuple[int, int], ...]], float] = {}
+    for entity in entities:
+        fragments = []
+        for start, end in entity.fragments:
+            solid = [i for i in range(start, end) if not words[i].isspace()]
+            if solid:
+                fragments.append((solid[0], solid[-1] + 1))
+        if fragments:
+            key = (entity.label, tuple(fragments))
+            expected[key] = max(entity.score, expected.get(key, 0.0))
+    stripped = strip_spaces(doc, entities)
+    if any(map(str.isspace, words)):
+        assert {(e.label, e.fragments): e.score for e in stripped} == expected
+        assert len(stripped) == len(expected)
+    else:
+        assert scored(stripped) == scored(entities)
 
 
 def test_fragments_are_read_whatever_the_labels():

@@ -18,7 +18,7 @@ from spacy.vocab import Vocab
 from thinc.api import Config, Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
-from spacy_mtlner.entities import DEFAULT_KEY, Entity, write_entities, write_ents
+from spacy_mtlner.entities import DEFAULT_KEY, Entity, strip_spaces, write_entities, write_ents
 from spacy_mtlner.pipeline.gold import (
     Gold,
     GoldReport,
@@ -373,9 +373,29 @@ class EntityComponent(TrainablePipe):
         scores (list[list[Entity]]): Each doc's entities, as `predict` returns them.
         """
         for doc, entities in zip(docs, scores, strict=True):
-            write_entities(doc, entities, self.key)
-            if self.cfg["annotate_ents"]:
-                write_ents(doc, entities, overwrite=self.cfg["overwrite"])
+            self.annotate(doc, entities, self.key, with_ents=self.cfg["annotate_ents"])
+
+    def annotate(self, doc: Doc, entities: list[Entity], key: str, *, with_ents: bool) -> None:
+        """Write the entities of one task to a doc.
+
+        doc (Doc): The doc.
+        entities (list[Entity]): The entities.
+        key (str): The task's spans key.
+        with_ents (bool): Whether to write `doc.ents` as well.
+        """
+        entities = self.finish_entities(doc, entities)
+        write_entities(doc, entities, key)
+        if with_ents:
+            write_ents(doc, entities, overwrite=self.cfg["overwrite"])
+
+    def finish_entities(self, doc: Doc, entities: list[Entity]) -> list[Entity]:
+        """Make predicted entities fit to be written.
+
+        doc (Doc): The doc.
+        entities (list[Entity]): Its entities.
+        RETURNS (list[Entity]): The entities, without white space at their ends.
+        """
+        return strip_spaces(doc, entities)
 
     def update(
         self,

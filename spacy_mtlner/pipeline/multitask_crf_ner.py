@@ -18,7 +18,7 @@ from thinc.api import Model
 from torch import Tensor
 
 from spacy_mtlner.codecs.tags import TagScheme
-from spacy_mtlner.entities import Entity, write_entities, write_ents
+from spacy_mtlner.entities import Entity
 from spacy_mtlner.models.multitask_crf import TaskInputs, resize_tasks
 from spacy_mtlner.nn.multitask import MultiTaskScores
 from spacy_mtlner.nn.tagger import CRFScores
@@ -406,9 +406,8 @@ class MultiTaskEntityRecognizer(TaggingComponent):
         """
         for doc, tasks in zip(docs, scores, strict=True):
             for number, (key, entities) in enumerate(tasks.items()):
-                write_entities(doc, entities, key)
-                if self.cfg["annotate_ents"] and number == 0:
-                    write_ents(doc, entities, overwrite=self.cfg["overwrite"])
+                with_ents = self.cfg["annotate_ents"] and number == 0
+                self.annotate(doc, entities, key, with_ents=with_ents)
 
     def score(self, examples: Iterable[Example], **kwargs: Any) -> dict[str, Any]:
         """Score each predicted task under its own spans key.

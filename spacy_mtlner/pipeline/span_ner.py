@@ -403,6 +403,15 @@ class SpanEntityRecognizer(EntityComponent):
             share[list(found)] = 1 / len(found)
         return Candidates.of_fragments(list(classes)), shares
 
+    def finish_entities(self, doc: Doc, entities: list[Entity]) -> list[Entity]:
+        """Make predicted entities fit to be written.
+
+        doc (Doc): The doc.
+        entities (list[Entity]): Its entities.
+        RETURNS (list[Entity]): The entities, in typing with the boundaries that were given.
+        """
+        return entities if self.cfg["typing"] else super().finish_entities(doc, entities)
+
     def decode(self, docs: Sequence[Doc], scores: SpanScores) -> list[list[Entity]]:
         """Find the candidates of which a label's probability reaches the threshold, or for typing
         the most likely label of each.

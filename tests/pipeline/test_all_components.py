@@ -19,7 +19,7 @@ from spacy.tokens import DocBin
 from spacy.training import Example
 from typer.testing import CliRunner
 
-from spacy_mtlner.entities import read_entities
+from spacy_mtlner.entities import Entity, read_entities
 from spacy_mtlner.models.torch_layer import get_module_shim
 
 from .builders import (
@@ -148,6 +148,17 @@ def test_docs_without_words_are_ordinary_input(
     assert (loss > 0) == any(texts)
     mixed = make_examples(nlp, data=[("", []), ("Ada", [("PER", 0, 1)]), (texts[0], [])])
     assert step(nlp, mixed, nlp.resume_training())[factory] > 0
+
+
+def test_entities_have_no_white_space_at_their_ends(trained: Language, factory: str) -> None:
+    component = component_of(trained, factory)
+    doc = trained.make_doc("  Ada \n Byron \n\n")
+    assert [token.is_space for token in doc] == [True, False, True, False, True]
+    found = [Entity("PER", ((0, 5),)), Entity("LOC", ((1, 3),)), Entity("LOC", ((4, 5),))]
+    is_one_of_several = factory == "multitask_crf_ner"
+    component.set_annotations([doc], [{factory: found} if is_one_of_several else found])
+    expected = [Entity("PER", ((1, 4),)), Entity("LOC", ((1, 2),))]
+    assert read_entities(doc, factory) == expected
 
 
 def test_no_docs_at_all(trained: Language, factory: str) -> None:

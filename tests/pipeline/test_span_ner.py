@@ -403,8 +403,9 @@ def test_typing_has_scores_of_its_own() -> None:
 def test_typing_gives_every_candidate_its_best_label() -> None:
     nlp = make_typing()
     nlp.initialize(lambda: make_examples(nlp))
-    doc = nlp.make_doc("one two three")
-    places: list[Fragments] = [((0, 1),), ((0, 1), (2, 3)), ((1, 3),)]
+    doc = nlp.make_doc("one two  three")
+    assert doc[2].is_space
+    places: list[Fragments] = [((0, 1),), ((0, 1), (3, 4)), ((1, 3),)]  # The last as it is.
     write_entities(doc, [Entity("candidate", place) for place in places], "given")
     doc = get_component(nlp)(doc)
     entities = read_entities(doc)
