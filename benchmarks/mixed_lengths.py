@@ -34,7 +34,7 @@ from spacy_mtlner.models.torch_layer import get_module_shim
 from spacy_mtlner.nn import transformer
 from spacy_mtlner.nn.transformer import RowLayout, TransformerEncoder
 
-N_TOKENS = 8192  # Of a batch: what components predict at once.
+N_TOKENS = 8192  # Of a batch.
 
 
 def lay_out_blocks(

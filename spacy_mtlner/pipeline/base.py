@@ -30,7 +30,7 @@ from spacy_mtlner.pipeline.gold import (
 )
 from spacy_mtlner.scoring import score_names
 
-PREDICTED_TOKENS = 8192  # Predicted at once: larger batches of docs take memory, but no less time.
+PREDICTED_TOKENS = 4096  # Predicted at once: larger batches of docs take memory, but no less time.
 
 
 DEFAULT_TOK2VEC = """
