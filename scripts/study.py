@@ -183,7 +183,11 @@ class Row:
         return _mean([value for value in found if value is not None])
 
     def mean_of_type(self, label: str) -> float | None:
-        """RETURNS (Optional[float]): The mean F1 of a type, 0 where a seed has none of it."""
+        """Average the F1 of a type.
+
+        label (str): The type.
+        RETURNS (Optional[float]): The mean over the seeds, 0 where one has none of the type.
+        """
         return _mean([result.types.get(label, 0.0) for result in self.results if result.types])
 
     @property

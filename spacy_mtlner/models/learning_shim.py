@@ -4,7 +4,7 @@ import ctypes
 
 from thinc.api import Optimizer, PyTorchShim
 
-TRIM_AFTER = 16  # Updates.
+TRIM_AFTER = 4  # Updates.
 
 
 class LearningShim(PyTorchShim):

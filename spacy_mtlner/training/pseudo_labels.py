@@ -12,7 +12,7 @@ from spacy.tokens import Doc
 from spacy.util import minibatch
 from wasabi import msg
 
-from spacy_mtlner.entities import Entity, write_entities
+from spacy_mtlner.entities import Entity
 from spacy_mtlner.pipeline.gold import WEIGHT
 from spacy_mtlner.training.similarity import run_before
 from spacy_mtlner.training.task_corpora import UNLABELLED
@@ -26,6 +26,8 @@ class _Confident(Protocol):
     def predict_with_confidence(
         self, docs: list[Doc]
     ) -> tuple[list[list[Entity]], NDArray[numpy.float64]]: ...
+
+    def annotate(self, doc: Doc, entities: list[Entity], key: str, *, with_ents: bool) -> None: ...
 
 
 def make_pseudo_labeller(
@@ -129,6 +131,6 @@ def _label_batch(
     ):
         reference.spans.pop(component.key, None)
         if confidence >= min_confidence:
-            write_entities(reference, found, component.key)
+            component.annotate(reference, found, component.key, with_ents=False)
             reference.user_data[WEIGHT] = confidence
     return confidences

@@ -262,15 +262,42 @@ def test_unannotated_docs_teach_nothing() -> None:
         numpy.testing.assert_array_equal(old, new)
 
 
-def test_encoder_runs_once_whatever_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    nlp = make_nlp()
-    train(nlp, make_examples(nlp), steps=1)
+@pytest.mark.parametrize("n_tasks", [1, 2, 3])
+def test_encoder_reads_each_sentence_once_whatever_the_tasks(
+    n_tasks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = ["places", "food", "names"][:n_tasks]
+    nlp = make_nlp({key: "auxiliary" if i else "main" for i, key in enumerate(keys)})
+    gold: Spans = [("X", 0, 1)]
+    texts = ["bread in Spain", "Ada and I", "London", ""]
+    examples = [
+        make_example(nlp, text, {keys[i % n_tasks]: gold[: len(text)]})
+        for i, text in enumerate(texts)
+    ]
+    examples.append(make_example(nlp, "a Berlin please", {key: gold for key in keys}))
+    train(nlp, examples, steps=1)
     tok2vec = get_component(nlp).model.layers[0]
-    runs = []
+    read: list[str] = []
     forward = tok2vec._func
-    monkeypatch.setattr(tok2vec, "_func", lambda *a, **kw: runs.append(1) or forward(*a, **kw))
-    nlp.update([make_example(nlp, "bread in Spain", {"places": [], "food": []})])
-    assert len(runs) == 1
+
+    def reading(model: Any, docs: list[Doc], is_train: bool) -> Any:
+        read.extend(doc.text for doc in docs)
+        return forward(model, docs, is_train)
+
+    monkeypatch.setattr(tok2vec, "_func", reading)
+    nlp.update(examples)
+    assert sorted(read) == sorted([*texts, "a Berlin please"])
+
+
+def test_tasks_may_share_a_label() -> None:
+    """Each learns its own meaning of it."""
+    fix_random_seed(0)
+    nlp = make_nlp(predicted_tasks="all")
+    text = "a Berlin in London"
+    spans: dict[str, Spans] = {"food": [("THING", 1, 2)], "places": [("THING", 3, 4)]}
+    train(nlp, [make_example(nlp, text, {key: spans[key]}) for key in spans], steps=40)
+    assert get_component(nlp).labels == ("THING",)
+    assert {key: found(nlp(text), key) for key in spans} == spans
 
 
 def test_one_task_alone_equals_its_crf_loss() -> None:

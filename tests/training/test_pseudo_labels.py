@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import spacy
 from spacy.cli.train import train as spacy_train
@@ -90,6 +91,19 @@ def test_labels_what_the_model_is_sure_of(
     out = " ".join(capsys.readouterr().out.split())
     mean = sum(weights[text] for text in ordered[1:]) / 3
     assert f"for 3 of 4 unlabelled sentences, of mean confidence {mean:.2f}; 1 are below" in out
+
+
+def test_labels_are_what_the_component_writes(
+    nlp: Language, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without white space at their ends, too."""
+    component = nlp.get_pipe("entities")
+    spaced = nlp.make_doc("we saw  Paris")
+    UNLABELLED[nlp] = {"raw": [spaced]}
+    sure = [[Entity("CITY", ((2, 4),))]], numpy.ones(1)
+    monkeypatch.setattr(component, "predict_with_confidence", lambda docs: sure)
+    make_pseudo_labeller("entities", start=0)(nlp, {"step": 0})
+    assert spaced[2].is_space and read_entities(spaced) == [Entity("CITY", ((3, 4),))]
 
 
 def test_batches_do_not_matter(nlp: Language) -> None:

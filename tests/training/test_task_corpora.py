@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import spacy
+from spacy.cli._util import app
 from spacy.cli.train import train as spacy_train
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
+from typer.testing import CliRunner
 
 from spacy_mtlner.entities import Entity, read_entities, write_entities
 from spacy_mtlner.formats import CorpusError
@@ -362,33 +364,39 @@ def test_corpora_that_do_not_do(tmp_path: Path, paths: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("max_epochs", [0, -1])
-def test_trains_two_components_on_corpora_of_their_own(
-    tmp_path: Path, paths: dict[str, Path], max_epochs: int
+@pytest.mark.parametrize("factory", ["crf_ner", "multitask_crf_ner"])
+def test_trains_two_tasks_on_corpora_of_their_own(
+    tmp_path: Path, factory: str, max_epochs: int
 ) -> None:
-    """`spacy train`, with an encoder that both share: neither takes the other's sentences, in
-    which its own entities are not annotated, for sentences without entities.
+    """`spacy train`, with an encoder that both share, by two components or by one of two tasks:
+    neither takes the other's sentences, in which its own entities are not annotated, for sentences
+    without entities. `spacy debug config` finds nothing wrong with it.
     """
     nlp = spacy.blank("en")
     nlp.add_pipe("tok2vec", config={"model": TOK2VEC})
     listener = {"@architectures": "spacy.Tok2VecListener.v1", "width": 16, "upstream": "*"}
-    for key in ("main", "other"):
-        model = {"tok2vec": listener, "rnn": None}
-        nlp.add_pipe("crf_ner", name=key, config={"spans_key": key, "model": model})
+    model = {"tok2vec": listener, "rnn": None}
+    if factory == "multitask_crf_ner":
+        tasks = {"one": "main", "other": "auxiliary"}
+        nlp.add_pipe(factory, config={"tasks": tasks, "predicted_tasks": "all", "model": model})
+    else:
+        for key in ("one", "other"):
+            nlp.add_pipe(factory, name=key, config={"spans_key": key, "model": model})
     # "both" begins texts of either corpus, but each annotates its own part of them.
-    docs = {"main": [], "other": []}
+    docs = {"one": [], "other": []}
     for i in range(6):
-        for key, position in (("main", 0), ("other", 1)):
+        for key, position in (("one", 0), ("other", 1)):
             doc = nlp.make_doc(f"both sides number {i}")
             write_entities(doc, [Entity(key.upper(), ((position, position + 1),))], key)
             docs[key].append(doc)
     corpora = {
         key: {"path": str(write_docs(tmp_path / f"{key}.spacy", docs[key])), "role": role}
-        for key, role in (("main", "main"), ("other", "auxiliary"))
+        for key, role in (("one", "main"), ("other", "auxiliary"))
     }
     config = nlp.config.copy()
     reader = {"@readers": "spacy_mtlner.TaskCorpora.v1", "corpora": corpora}
     config["corpora"] = {"train": reader, "dev": reader}
-    scores = {"spans_main_f": 0.5, "spans_other_f": 0.5}
+    scores = {"spans_one_f": 0.5, "spans_other_f": 0.5}
     config["training"].update(
         max_steps=60,
         max_epochs=max_epochs,
@@ -399,13 +407,15 @@ def test_trains_two_components_on_corpora_of_their_own(
         batcher={"@batchers": "spacy.batch_by_sequence.v1", "size": 6},
     )
     config.to_disk(tmp_path / "config.cfg")
+    checked = CliRunner().invoke(app, ["debug", "config", str(tmp_path / "config.cfg")])
+    assert checked.exit_code == 0, checked.output
     spacy_train(tmp_path / "config.cfg", tmp_path / "out")
     trained = spacy.load(tmp_path / "out" / "model-last")
     doc = trained("both sides number 9")
-    assert read_entities(doc, "main") == [Entity("MAIN", ((0, 1),))]
+    assert read_entities(doc, "one") == [Entity("ONE", ((0, 1),))]
     assert read_entities(doc, "other") == [Entity("OTHER", ((1, 2),))]
     metrics = trained.meta["performance"]
-    assert metrics["spans_main_f"] == metrics["spans_other_f"] == 1.0
+    assert metrics["spans_one_f"] == metrics["spans_other_f"] == 1.0
 
 
 def test_reader_is_registered() -> None:
