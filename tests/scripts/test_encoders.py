@@ -169,6 +169,8 @@ def test_table(script: ModuleType, workplace: Path) -> None:
     status, output = run_script(script, *args)
     assert status == 1 and "Some variants were not run" in output and "Some runs failed" in output
     text = (workplace / "out" / "study.md").read_text(encoding="utf-8")
+    text, of_each_type = text.split("| F1 of each type |")
+    assert "| tiny |" in of_each_type and "| broken |" not in of_each_type
     rows = {line.split(" | ")[0].strip("| "): line for line in text.split("\n") if "|" in line}
     assert "1 of" not in rows["tiny"] and "| 1 |" in rows["tiny"] and "M | dev |" in rows["tiny"]
     assert "| 1 |" in rows["BiGRU-CRF"]
