@@ -40,7 +40,13 @@ GROUP_KEYS = ("name", "x", "variants", *SETTINGS)
 # What a study says elsewhere may not be overridden.
 RESERVED = {"paths.train": "train", "paths.dev": "dev", "training.seed": "seeds"}
 # Scores in the tables: title, and ending of spaCy's name of it.
-SCORES = {"P": "p", "R": "r", "F1": "f", "nested F1": "nested_f"}
+SCORES = {
+    "P": "p",
+    "R": "r",
+    "F1": "f",
+    "nested F1": "nested_f",
+    "discontinuous F1": "discontinuous_f",
+}
 SEED_MARK: dict[str, Any] = {
     "color": "C0",
     "marker": "o",
@@ -318,10 +324,11 @@ def make_tables(title: str, tables: Iterable[Table]) -> str:
     parts = [
         f"# {title}",
         "Precision, recall and F1 in percent, means over the seeds; nested F1 is that of entities "
-        "that overlap another one, in gold and prediction separately. The pipeline that was best "
-        "on the dev corpus is scored on the corpus named in the last column. Seconds are those of "
-        "one training and evaluation; words/s are those of the scored corpus that the pipeline "
-        "reads a second; parameters are all that it has learned, or was given to begin with.",
+        "that overlap another one, in gold and prediction separately, discontinuous F1 that of "
+        "entities of several fragments. The pipeline that was best on the dev corpus is scored on "
+        "the corpus named in the last column. Seconds are those of one training and evaluation; "
+        "words/s are those of the scored corpus that the pipeline reads a second; parameters are "
+        "all that it has learned, or was given to begin with.",
     ]
     header = ["variant", *SCORES, "F1, min-max", "seeds", "seconds", "words/s", "parameters"]
     header.append("scored on")

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from spacy_mtlner.codecs.fragments import TokenSets, TypedFragments, list_tokens
 from spacy_mtlner.codecs.tags import IntArray, ranges
+from spacy_mtlner.entities import Fragments
 
 FloatArray = NDArray[numpy.float32]
 
@@ -57,6 +58,19 @@ class RelationTargets:
     types: FloatArray
 
 
+def list_cells(fragments: Fragments, length: int) -> tuple[int, list[int]]:
+    """List the cells of an entity.
+
+    fragments (Fragments): Its fragments.
+    length (int): The row's number of tokens.
+    RETURNS (tuple[int, list[int]]): The `BEGIN_END` pair, and the `INSIDE` pairs in order of the
+        text, in the row's grid.
+    """
+    tokens = list_tokens(fragments)
+    links = [later * length + earlier for earlier, later in pairwise(tokens)]
+    return tokens[0] * length + tokens[-1], links
+
+
 def encode_relations(
     rows: Sequence[Sequence[TypedFragments]], lengths: IntArray, n_types: int
 ) -> RelationTargets:
@@ -72,9 +86,9 @@ def encode_relations(
     inside: list[int] = []
     for entities, length, offset in zip(rows, lengths, offsets[:-1].tolist(), strict=True):
         for fragments, label in entities:
-            tokens = list_tokens(fragments)
-            begin_ends.append((offset + tokens[0] * int(length) + tokens[-1], label))
-            inside.extend(offset + b * int(length) + a for a, b in pairwise(tokens))
+            pair, links = list_cells(fragments, int(length))
+            begin_ends.append((offset + pair, label))
+            inside.extend(offset + link for link in links)
     table = numpy.array(begin_ends, dtype=numpy.int64).reshape(-1, 2)
     pairs, places = numpy.unique(table[:, 0], return_inverse=True)
     types = numpy.zeros((len(pairs), n_types), dtype=numpy.float32)

@@ -31,6 +31,7 @@ from spacy_mtlner.pipeline.gold import (
 from spacy_mtlner.scoring import score_names
 
 PREDICTED_TOKENS = 4096  # Predicted at once: larger batches of docs take memory, but no less time.
+_SURE = 1e-9  # Scores are as far from 0 and 1 as that where odds are made of them.
 
 
 DEFAULT_TOK2VEC = """
@@ -578,15 +579,45 @@ def check_ends(docs: Sequence[Doc], entities: Sequence[Sequence[Entity]]) -> Non
                 raise ValueError(f"{entity} ends outside its doc, which has {len(doc)} tokens.")
 
 
+def classify_entities(
+    docs: Sequence[Doc],
+    entities: Sequence[Sequence[Entity]],
+    n_labels: int,
+    classify: Callable[[list[Doc], list[list[Entity]]], NDArray[numpy.float64]],
+) -> list[NDArray[numpy.float32]]:
+    """Find the probabilities of spans' labels part by part: see
+    `EntityComponent.class_probabilities`.
+
+    docs (Sequence[Doc]): The docs.
+    entities (Sequence[Sequence[Entity]]): The spans of each doc.
+    n_labels (int): The number of labels.
+    classify (Callable): Takes some docs, at least one of which has spans, and the spans of each;
+        returns the probability of each label, shape (n_spans, n_labels).
+    RETURNS (list[NDArray[numpy.float32]]): For each doc an array of shape (n_spans, n_labels + 1).
+    RAISES (ValueError): If a span ends outside its doc.
+    """
+    result: list[NDArray[numpy.float32]] = []
+    for part in split_docs(docs):
+        given = [list(spans) for spans in entities[len(result) : len(result) + len(part)]]
+        check_ends(part, given)
+        ends = numpy.cumsum(list(map(len, given)))
+        probabilities = numpy.zeros((int(ends[-1]), n_labels + 1))
+        if probabilities.size and n_labels:
+            probabilities[:, :-1] = classify(part, given)
+        probabilities[:, -1] = (1 - probabilities.sum(1)).clip(min=0)
+        probabilities /= probabilities.sum(1, keepdims=True)
+        result.extend(numpy.split(probabilities.astype(numpy.float32), ends[:-1]))
+    return result
+
+
 def classify_spans(
     docs: Sequence[Doc],
     entities: Sequence[Sequence[Entity]],
     n_labels: int,
     classify: Callable[[list[Doc], NDArray[numpy.int64]], NDArray[numpy.float64]],
 ) -> list[NDArray[numpy.float32]]:
-    """Find the probabilities of spans' labels part by part: see
-    `EntityComponent.class_probabilities`. Discontinuous spans, which `classify` is not asked for,
-    are of no label.
+    """Find the probabilities of contiguous spans' labels: see `classify_entities`. Discontinuous
+    ones, which `classify` is not asked for, are of no label.
 
     docs (Sequence[Doc]): The docs.
     entities (Sequence[Sequence[Entity]]): The spans of each doc.
@@ -596,21 +627,30 @@ def classify_spans(
     RETURNS (list[NDArray[numpy.float32]]): For each doc an array of shape (n_spans, n_labels + 1).
     RAISES (ValueError): If a span ends outside its doc.
     """
-    result: list[NDArray[numpy.float32]] = []
-    for part in split_docs(docs):
-        given = entities[len(result) : len(result) + len(part)]
-        check_ends(part, given)
+
+    def classify_part(part: list[Doc], given: list[list[Entity]]) -> NDArray[numpy.float64]:
         rows = [(i, e) for i, spans in enumerate(given) for e in spans]
-        probabilities = numpy.zeros((len(rows), n_labels + 1))
         is_contiguous = numpy.array([e.is_contiguous for _, e in rows], dtype=bool)
         table = [(i, e.start, e.end) for i, e in rows if e.is_contiguous]
-        if table and n_labels:
-            asked = numpy.array(table, dtype=numpy.int64)
-            probabilities[is_contiguous, :-1] = classify(part, asked)
-        probabilities[:, -1] = (1 - probabilities.sum(1)).clip(min=0)
-        probabilities /= probabilities.sum(1, keepdims=True)
-        ends = numpy.cumsum([len(spans) for spans in given])
-        result.extend(numpy.split(probabilities.astype(numpy.float32), ends[:-1]))
+        probabilities = numpy.zeros((len(rows), n_labels))
+        if table:
+            probabilities[is_contiguous] = classify(part, numpy.array(table, dtype=numpy.int64))
+        return probabilities
+
+    return classify_entities(docs, entities, n_labels, classify_part)
+
+
+def exclude_each_other(scores: NDArray[numpy.float64]) -> NDArray[numpy.float64]:
+    """Make scores of labels that are independent of each other the probabilities of labels of which
+    one holds at most: the odds f / (1 - f) of each against 1 for none, over their sum. Of one label
+    it is the score.
+
+    scores (NDArray[numpy.float64]): Scores in [0, 1], shape (n_spans, n_labels).
+    RETURNS (NDArray[numpy.float64]): Probabilities, same shape.
+    """
+    scores = scores.clip(_SURE, 1 - _SURE)  # A score of 1 has infinite odds.
+    odds = scores / (1 - scores)
+    result: NDArray[numpy.float64] = odds / (1 + odds.sum(1, keepdims=True))
     return result
 
 

@@ -34,6 +34,7 @@ from spacy_mtlner.nn.pointer import (
 from spacy_mtlner.pipeline.base import (
     DEFAULT_SCORE_WEIGHTS,
     classify_spans,
+    exclude_each_other,
     make_default_model,
     weigh_rows,
 )
@@ -42,7 +43,6 @@ from spacy_mtlner.pipeline.side_texts import SideTextComponent, SideTexts
 
 Matching = Literal["spans", "nearest"]
 OUTSIDE = "O"  # The description of what is no entity.
-_SURE = 1e-9  # Scores are as far from 0 and 1 as that where odds are made of them.
 
 DEFAULT_CONFIG = """
 [model]
@@ -394,10 +394,7 @@ class PointerEntityRecognizer(SideTextComponent):
             firsts = torch.from_numpy((offsets + spans[:, 1])[is_known]).to(scores.starts.device)
             sizes = torch.from_numpy(size[is_known]).to(scores.starts.device)
             values = self._score_spans(scores, firsts, sizes).double()  # (n_spans, n_types)
-            # A score of 1 has infinite odds.
-            logits = values.clamp(_SURE, 1 - _SURE).logit()
-            none = logits.new_zeros((len(logits), 1))
-            result[is_known] = torch.cat([logits, none], 1).softmax(1)[:, :-1].cpu().numpy()
+            result[is_known] = exclude_each_other(values.cpu().numpy())
             return result
 
         return classify_spans(docs, entities, len(self.labels), classify)

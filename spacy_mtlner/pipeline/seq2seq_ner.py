@@ -32,16 +32,19 @@ from spacy_mtlner.codecs.relations import (
     count_cells,
     decode_relations,
     encode_relations,
+    list_cells,
 )
 from spacy_mtlner.codecs.sequence import decode_sequences, encode_sequences, list_allowed
 from spacy_mtlner.codecs.tags import IntArray, ranges
-from spacy_mtlner.entities import DEFAULT_KEY, Entity, shift_fragments
+from spacy_mtlner.entities import DEFAULT_KEY, Entity, Fragments, shift_fragments
 from spacy_mtlner.models.seq2seq import BART_PREFIX, KnownNames, Seq2SeqInputs, split_windows
 from spacy_mtlner.nn.losses import Seq2SeqGold, seq2seq_loss
 from spacy_mtlner.nn.seq2seq import Seq2SeqScores
 from spacy_mtlner.pipeline.base import (
     DEFAULT_SCORE_WEIGHTS,
     PREDICTED_TOKENS,
+    classify_entities,
+    exclude_each_other,
     make_default_model,
 )
 from spacy_mtlner.pipeline.gold import Gold, GoldReport, GoldSource, known_tokens, read_gold
@@ -370,10 +373,16 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         is_train (bool): Whether the encoder learns from the known entities.
         RETURNS (Seq2SeqInputs): The model's input, for the decoder that is set.
         """
-        return self._make_inputs(docs, self._find_windows(docs, is_train=is_train), is_train)
+        windows = self._find_windows(docs, is_train=is_train)
+        return self._make_inputs(docs, windows, self.decoder, is_train=is_train)
 
     def _make_inputs(
-        self, docs: list[Doc], windows: Sequence[Windows], is_train: bool
+        self,
+        docs: list[Doc],
+        windows: Sequence[Windows],
+        decoder: DecoderName,
+        *,
+        is_train: bool = False,
     ) -> Seq2SeqInputs:
         sizes = numpy.concatenate([own.ends - own.starts for own in windows])
         tokens = None
@@ -381,7 +390,7 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
             offsets = numpy.cumsum([0, *map(len, docs)]).tolist()
             starts = [own.starts + first for own, first in zip(windows, offsets, strict=False)]
             tokens = ranges(numpy.concatenate(starts), sizes)
-        is_generated = self.decoder == "generate"
+        is_generated = decoder == "generate"
         return Seq2SeqInputs(
             docs,
             sizes.tolist(),
@@ -527,12 +536,62 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         RETURNS (list[list[Entity]]): Each doc's entities, in order of the text.
         """
         windows = self._find_windows(docs)
-        inputs = self._make_inputs(docs, windows, is_train=False)
+        inputs = self._make_inputs(docs, windows, self.decoder)
         found = [
             self._read_windows(self.model.predict(some), some.windows)
             for some in split_windows(self.model, inputs, PREDICTED_TOKENS)
         ]
         return self._collect(windows, found)
+
+    def class_probabilities(
+        self, docs: Sequence[Doc], entities: Sequence[Sequence[Entity]]
+    ) -> list[NDArray[numpy.float32]]:
+        """Tell how likely spans are to be an entity of each label, and to be none.
+
+        They are read from the relations, whichever decoder is set: the score f_r that decoder
+        "relations" gives the span as an entity of a type is independent of the other types'; see
+        `exclude_each_other`. A span that no window holds as a whole is none.
+
+        docs (Sequence[Doc]): The docs.
+        entities (Sequence[Sequence[Entity]]): The spans of each doc, also discontinuous ones; their
+            labels are not read.
+        RETURNS (list[NDArray[numpy.float32]]): For each doc a row for each span: see
+            `EntityComponent.class_probabilities`.
+        RAISES (NotImplementedError): If relations are not learned.
+        """
+        self._require_initialized()
+        if not self._learns_relations:
+            raise NotImplementedError(
+                f"{self.name} has no probabilities of the labels of a span: they are read from the "
+                f"relations, which are not learned."
+            )
+        return classify_entities(docs, entities, len(self.labels), self._classify)
+
+    def _classify(
+        self, docs: list[Doc], entities: Sequence[Sequence[Entity]]
+    ) -> NDArray[numpy.float64]:
+        windows = self._find_windows(docs)
+        places: list[int] = []  # The window of each span, or -1.
+        spans: list[Fragments] = []
+        n_windows = 0
+        for own, given in zip(windows, entities, strict=True):
+            for entity, place in zip(given, own.locate(given).tolist(), strict=True):
+                places.append(n_windows + place if place >= 0 else -1)
+                spans.append(shift_fragments(entity.fragments, -int(own.starts[place])))
+            n_windows += len(own)
+        at = numpy.array(places, dtype=numpy.int64)
+        result = numpy.zeros((len(spans), len(self.labels)))
+        first = 0
+        inputs = self._make_inputs(docs, windows, "relations")
+        for some in split_windows(self.model, inputs, PREDICTED_TOKENS):
+            behind = first + len(some.windows)
+            asked = numpy.flatnonzero((at >= first) & (at < behind)).tolist()
+            if asked:
+                cells = self.model.predict(some).cells
+                own_spans = [(places[i] - first, spans[i]) for i in asked]
+                result[asked] = exclude_each_other(_score_spans(cells, some.windows, own_spans))
+            first = behind
+        return result
 
     def decode(self, docs: Sequence[Doc], scores: Seq2SeqScores) -> list[list[Entity]]:
         """Read the entities that were generated, or that the relations stand for.
@@ -615,3 +674,28 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
             kept = i <= j if kind == 0 else i > j
             arrays[2 * kind], arrays[2 * kind + 1] = places[kept], arrays[2 * kind + 1][kept]
         return decode_relations(CellScores(*arrays), windows, threshold)
+
+
+def _score_spans(
+    cells: Tensor, windows: Sequence[int], spans: Sequence[tuple[int, Fragments]]
+) -> NDArray[numpy.float64]:
+    """Scores, as with decoder "relations", of spans of windows of some sizes as entities of each
+    type, (n_spans, n_types).
+    """
+    offsets = count_cells(numpy.array(windows, dtype=numpy.int64)).tolist()
+    pairs: list[int] = []
+    links: list[int] = []
+    owners: list[int] = []
+    for number, (window, fragments) in enumerate(spans):
+        pair, own = list_cells(fragments, windows[window])
+        pairs.append(offsets[window] + pair)
+        links.extend(offsets[window] + link for link in own)
+        owners.extend([number] * len(own))
+    begin_ends = cells[pairs].double()
+    inside = cells[links, :N_RELATIONS].double().softmax(1)[:, INSIDE]
+    types = begin_ends[:, N_RELATIONS:].sigmoid()
+    values = types * begin_ends[:, :N_RELATIONS].softmax(1)[:, BEGIN_END, None]
+    lowest = numpy.ones(len(spans))
+    numpy.minimum.at(lowest, owners, inside.cpu().numpy())
+    result: NDArray[numpy.float64] = values.cpu().numpy() * lowest[:, None]
+    return result

@@ -58,6 +58,32 @@ class Windows:
             numpy.where(self.is_last[windows], numpy.inf, behind),
         )
 
+    def locate(self, entities: Sequence[Entity]) -> IntArray:
+        """Find the window that shows most of each entity's context, among those that hold it as a
+        whole.
+
+        entities (Sequence[Entity]): Entities of the doc.
+        RETURNS (IntArray): Its number, or -1 where there is none, shape (n_entities,).
+        """
+        first, last = self._find_range(entities)
+        places = numpy.where(last < first, -1, first)
+        best = numpy.full(len(entities), -1.0)
+        for step in range(int((last - first).max(initial=-1)) + 1):
+            other = (first + step).clip(max=len(self) - 1)
+            context = self.measure_context(entities, other)
+            is_better = (first + step <= last) & (context > best)
+            places = numpy.where(is_better, other, places)
+            best = numpy.where(is_better, context, best)
+        return places
+
+    def _find_range(self, entities: Sequence[Entity]) -> tuple[IntArray, IntArray]:
+        """The first and the last window that hold each entity as a whole, and all between them do;
+        the last one is before the first one where none does.
+        """
+        first = numpy.searchsorted(self.ends, [e.end for e in entities], side="left")
+        last = numpy.searchsorted(self.starts, [e.start for e in entities], side="right") - 1
+        return first, last
+
     def merge(self, entities: Sequence[Entity], windows: IntArray) -> list[Entity]:
         """Merge what was found in windows that overlap.
 
@@ -73,9 +99,7 @@ class Windows:
         """
         if not len(entities):
             return []
-        # All windows from the first to the last one hold the entity.
-        first = numpy.searchsorted(self.ends, [e.end for e in entities], side="left")
-        last = numpy.searchsorted(self.starts, [e.start for e in entities], side="right") - 1
+        first, last = self._find_range(entities)
         best = numpy.zeros(len(entities))
         for step in range(int((last - first).max()) + 1):
             other = numpy.minimum(first + step, last)

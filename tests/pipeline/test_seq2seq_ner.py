@@ -606,6 +606,56 @@ def test_score_is_the_probability_of_the_entitys_symbols(trained: Language) -> N
 
 
 @pytest.mark.parametrize("decoder", ["generate", "relations"])
+def test_class_probabilities_are_the_scores_of_relations(trained: Language, decoder: Any) -> None:
+    """Of each entity with its scores for all types, whichever decoder is set; several windows of a
+    doc, several docs and parts of docs.
+    """
+    nlp = copy_of(trained)
+    component = component_of(nlp)
+    component.cfg["threshold"] = 0.0
+    component.decoder = "relations"
+    docs = [nlp.make_doc(text) for text in TEXTS]
+    docs.append(Doc(nlp.vocab, words=[*TEXTS[0].split(), "."] * 30))
+    predicted = component.predict(docs)
+    component.decoder = decoder
+    spans = [sorted({entity.fragments for entity in entities}) for entities in predicted]
+    asked = [[Entity("LOC", fragments) for fragments in group] for group in spans]
+    found = component.class_probabilities(docs, asked)
+    n_compared = 0
+    for group, entities, rows in zip(spans, predicted, found, strict=True):
+        assert rows.shape == (len(group), 6) and rows.dtype == numpy.float32
+        assert rows.sum(1) == pytest.approx(numpy.ones(len(rows)))
+        scores = {(e.fragments, e.label): e.score for e in entities}
+        for fragments, row in zip(group, rows, strict=True):
+            for i, label in enumerate(LABELS):
+                if (fragments, label) in scores:
+                    odds = scores[fragments, label] / (1 - scores[fragments, label])
+                    assert row[i] / row[-1] == pytest.approx(odds, rel=1e-2)
+                    n_compared += len(fragments) > 1
+    assert n_compared > 30
+    assert {len(group) for group in spans[2:3]} == {0}
+
+
+def test_class_probabilities_of_what_cannot_be_found(trained: Language) -> None:
+    component = component_of(trained)
+    doc = trained.make_doc("a b . c d")
+    asked = [Entity("LOC", ((0, 1), (3, 4))), Entity("LOC", ((0, 5),))]  # Across windows.
+    rows, none = component.class_probabilities([doc, trained.make_doc("")], [asked, []])
+    assert rows.tolist() == [[0, 0, 0, 0, 0, 1]] * 2
+    assert none.shape == (0, 6)
+    with pytest.raises(ValueError, match="ends outside its doc"):
+        component.class_probabilities([doc], [[Entity("LOC", ((4, 6),))]])
+
+
+def test_class_probabilities_without_relations() -> None:
+    nlp = spacy.blank("en")
+    component = add_seq2seq(nlp, relation_weight=0.0)
+    nlp.initialize(lambda: make_examples(nlp))
+    with pytest.raises(NotImplementedError, match="relations, which are not learned"):
+        component.class_probabilities([nlp.make_doc("a")], [[Entity("LOC", ((0, 1),))]])
+
+
+@pytest.mark.parametrize("decoder", ["generate", "relations"])
 def test_a_lower_threshold_finds_more(trained: Language, decoder: Any) -> None:
     nlp = copy_of(trained)
     component = component_of(nlp)

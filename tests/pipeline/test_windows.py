@@ -142,6 +142,24 @@ def test_merging_by_context() -> None:
 
 @settings(max_examples=100, derandomize=True)
 @given(st.integers(2, 9), st.integers(0, 8), st.integers(1, 40))
+def test_entities_are_located_where_most_is_around_them(
+    size: int, overlap: int, length: int
+) -> None:
+    windows = find_windows(make_doc(["a"] * length), size, min(overlap, size - 1))
+    spans = [(i, j) for i in range(length) for j in range(i + 1, length + 1)]
+    places = windows.locate([Entity("A", (span,)) for span in spans])
+    bounds = list(zip(windows.starts.tolist(), windows.ends.tolist(), strict=True))
+    for (i, j), place in zip(spans, places.tolist(), strict=True):
+        context = {
+            n: min(i - a if a else length, b - j if b < length else length)
+            for n, (a, b) in enumerate(bounds)
+            if a <= i and j <= b
+        }
+        assert place == max(context, key=lambda n: context[n], default=-1)
+
+
+@settings(max_examples=100, derandomize=True)
+@given(st.integers(2, 9), st.integers(0, 8), st.integers(1, 40))
 def test_what_is_found_wherever_it_fits_stands_once(size: int, overlap: int, length: int) -> None:
     overlap = min(overlap, size - 1)
     windows = find_windows(make_doc(["a"] * length), size, overlap)
