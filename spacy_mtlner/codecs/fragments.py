@@ -38,6 +38,22 @@ class TokenSets:
     sizes: IntArray
     tokens: IntArray
 
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[TypedFragments]]) -> "TokenSets":
+        """List the tokens of a batch's entities.
+
+        rows (Sequence[Sequence[TypedFragments]]): The entities of each row.
+        RETURNS (TokenSets): The same entities.
+        """
+        tokens = [list_tokens(fragments) for entities in rows for fragments, _ in entities]
+        arrays = (
+            [row for row, entities in enumerate(rows) for _ in entities],
+            [label for entities in rows for _, label in entities],
+            list(map(len, tokens)),
+            [token for own in tokens for token in own],
+        )
+        return cls(*(numpy.array(values, dtype=numpy.int64) for values in arrays))
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -18,14 +18,12 @@ they were.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy
 from numpy.typing import NDArray
 
-from spacy_mtlner.codecs.fragments import TokenSets, TypedFragments, list_tokens
+from spacy_mtlner.codecs.fragments import TokenSets, TypedFragments
 from spacy_mtlner.codecs.tags import IntArray, ranges
-from spacy_mtlner.entities import Fragments
 
 FloatArray = NDArray[numpy.float32]
 
@@ -58,17 +56,24 @@ class RelationTargets:
     types: FloatArray
 
 
-def list_cells(fragments: Fragments, length: int) -> tuple[int, list[int]]:
-    """List the cells of an entity.
+def locate_cells(entities: TokenSets, lengths: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Find the cells of entities.
 
-    fragments (Fragments): Its fragments.
-    length (int): The row's number of tokens.
-    RETURNS (tuple[int, list[int]]): The `BEGIN_END` pair, and the `INSIDE` pairs in order of the
-        text, in the row's grid.
+    entities (TokenSets): Entities of a batch of rows.
+    lengths (IntArray): The rows' numbers of tokens, shape (n_rows,).
+    RETURNS (tuple[IntArray, IntArray, IntArray]): The `BEGIN_END` cell of each entity, shape
+        (n_entities,); the `INSIDE` cells of all, those of each one in order of the text, and the
+        entity that each is of, both of shape (n_links,).
     """
-    tokens = list_tokens(fragments)
-    links = [later * length + earlier for earlier, later in pairwise(tokens)]
-    return tokens[0] * length + tokens[-1], links
+    offsets = count_cells(lengths)[entities.rows]
+    widths = numpy.asarray(lengths, dtype=numpy.int64)[entities.rows]
+    ends = numpy.cumsum(entities.sizes)
+    first, last = entities.tokens[ends - entities.sizes], entities.tokens[ends - 1]
+    owners = numpy.repeat(numpy.arange(len(entities)), entities.sizes)
+    later = numpy.flatnonzero(owners[1:] == owners[:-1]) + 1
+    owners = owners[later]
+    links = offsets[owners] + entities.tokens[later] * widths[owners] + entities.tokens[later - 1]
+    return offsets + first * widths + last, links, owners
 
 
 def encode_relations(
@@ -81,20 +86,13 @@ def encode_relations(
     n_types (int): The number of types.
     RETURNS (RelationTargets): The grids.
     """
-    offsets = count_cells(lengths)
-    begin_ends: list[tuple[int, int]] = []  # Cell and type.
-    inside: list[int] = []
-    for entities, length, offset in zip(rows, lengths, offsets[:-1].tolist(), strict=True):
-        for fragments, label in entities:
-            pair, links = list_cells(fragments, int(length))
-            begin_ends.append((offset + pair, label))
-            inside.extend(offset + link for link in links)
-    table = numpy.array(begin_ends, dtype=numpy.int64).reshape(-1, 2)
-    pairs, places = numpy.unique(table[:, 0], return_inverse=True)
+    entities = TokenSets.of(rows)
+    begin_ends, inside, _ = locate_cells(entities, lengths)
+    pairs, places = numpy.unique(begin_ends, return_inverse=True)
     types = numpy.zeros((len(pairs), n_types), dtype=numpy.float32)
-    types[places.reshape(-1), table[:, 1]] = 1
-    classes = numpy.full(int(offsets[-1]), NONE, dtype=numpy.int64)
-    classes[numpy.array(inside, dtype=numpy.int64)] = INSIDE
+    types[places.reshape(-1), entities.types] = 1
+    classes = numpy.full(int(count_cells(lengths)[-1]), NONE, dtype=numpy.int64)
+    classes[inside] = INSIDE
     classes[pairs] = BEGIN_END
     return RelationTargets(classes, pairs, types)
 

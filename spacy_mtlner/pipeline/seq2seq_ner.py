@@ -1,5 +1,5 @@
 """`seq2seq_ner`: flat, nested and discontinuous entities by one generator, or read from the
-relations of token pairs.
+relations of token pairs, or by both.
 
 Implements "Multi-task Transformer with Relation-attention and Type-attention for Named Entity
 Recognition".
@@ -22,7 +22,7 @@ from spacy.vocab import Vocab
 from thinc.api import Model
 from torch import Tensor
 
-from spacy_mtlner.codecs.fragments import TokenSets, cut_into_windows
+from spacy_mtlner.codecs.fragments import TokenSets, TypedFragments, cut_into_windows
 from spacy_mtlner.codecs.relations import (
     BEGIN_END,
     INSIDE,
@@ -32,7 +32,7 @@ from spacy_mtlner.codecs.relations import (
     count_cells,
     decode_relations,
     encode_relations,
-    list_cells,
+    locate_cells,
 )
 from spacy_mtlner.codecs.sequence import decode_sequences, encode_sequences, list_allowed
 from spacy_mtlner.codecs.tags import IntArray, ranges
@@ -57,9 +57,12 @@ from spacy_mtlner.pipeline.knowledge import (
 from spacy_mtlner.pipeline.side_texts import SideTextComponent, SideTexts
 from spacy_mtlner.pipeline.windows import Windows, cut_doc, find_windows, select_inside
 
-DecoderName = Literal["generate", "relations"]
+DecoderName = Literal["generate", "relations", "both"]
 NAME_LENGTH = 16  # Tokens of a known entity's name that are read.
-LOWEST_LINK = 0.05  # What is followed with decoder "relations", however low the threshold.
+LOWEST_LINK = 0.05  # What is followed in the relations, however low the threshold.
+
+# Entities of some windows with their scores, by each way of finding them, and the windows' number.
+Found = tuple[list[tuple[TokenSets, NDArray[Any]]], int]
 
 DEFAULT_CONFIG = """
 [model]
@@ -94,7 +97,7 @@ DEFAULT_SEQ2SEQ_MODEL = make_default_model(DEFAULT_CONFIG)
         "annotate_ents": False,
         "overwrite": False,
         "learn_rate_factor": 1.0,
-        "decoder": "generate",
+        "decoder": "both",
         "beam_width": 1,
         "threshold": 0.3,
         "relation_weight": 0.3,
@@ -169,11 +172,13 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
     and types, of which each is valid. An entity's score is the probability that behind the
     entities before it exactly this one comes next. With decoder "relations", they are read from the
     relations of token pairs, see `decode_relations`, and an entity's score is the probability that
-    it begins and ends where it does, with its type, times the lowest one of its links.
+    it begins and ends where it does, with its type, times the lowest one of its links. With decoder
+    "both", an entity's score is the mean of the two; that of generation is 0 for what was not
+    generated.
 
     nlp (Language): The pipeline, whose tokenizer and encoder read the known entities.
-    decoder (DecoderName): "generate" or, much faster, "relations".
-    beam_width (int): Hypotheses per window with "generate"; 1 is greedy.
+    decoder (DecoderName): "generate", "both" or, much faster, "relations".
+    beam_width (int): Hypotheses per window in generation; 1 is greedy.
     threshold (float): The lowest score of an entity.
     relation_weight (float): w, the weight of the relations' loss against that of generation
         (eq. 13); 0 leaves relations unlearned.
@@ -245,12 +250,13 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
     def decoder(self, value: DecoderName) -> None:
         if value not in get_args(DecoderName):
             raise ValueError(
-                f"{self.name}: decoder must be 'generate' or 'relations', not {value!r}."
+                f"{self.name}: decoder must be 'generate', 'relations' or 'both', not {value!r}."
             )
-        if value == "relations" and not self._learns_relations:
+        if value != "generate" and not self._learns_relations:
             raise ValueError(
-                f"{self.name}: decoder = 'relations' needs relations, which are not learned: set "
-                f"relations = true in its model, and relation_weight above 0."
+                f"{self.name}: decoder = {value!r} needs relations, which are not learned: set "
+                f"relations = true in its model, and relation_weight above 0, or decoder = "
+                f"'generate'."
             )
         self.cfg["decoder"] = value
 
@@ -390,12 +396,12 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
             offsets = numpy.cumsum([0, *map(len, docs)]).tolist()
             starts = [own.starts + first for own, first in zip(windows, offsets, strict=False)]
             tokens = ranges(numpy.concatenate(starts), sizes)
-        is_generated = decoder == "generate"
+        is_generated = decoder != "relations"
         return Seq2SeqInputs(
             docs,
             sizes.tolist(),
             self._read_names(docs[0].vocab, is_train=is_train),
-            with_cells=not is_generated,
+            with_cells=decoder != "generate",
             beam_width=self.cfg["beam_width"] if is_generated else 0,
             tokens=tokens,
         )
@@ -584,13 +590,17 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         first = 0
         inputs = self._make_inputs(docs, windows, "relations")
         for some in split_windows(self.model, inputs, PREDICTED_TOKENS):
-            behind = first + len(some.windows)
-            asked = numpy.flatnonzero((at >= first) & (at < behind)).tolist()
-            if asked:
+            n_some = len(some.windows)
+            asked = numpy.flatnonzero((at >= first) & (at < first + n_some))
+            if len(asked):
                 cells = self.model.predict(some).cells
-                own_spans = [(places[i] - first, spans[i]) for i in asked]
-                result[asked] = exclude_each_other(_score_spans(cells, some.windows, own_spans))
-            first = behind
+                rows: list[list[TypedFragments]] = [[] for _ in range(n_some)]
+                order = asked[numpy.argsort(at[asked], kind="stable")]
+                for i in order.tolist():
+                    rows[places[i] - first].append((spans[i], 0))
+                sizes = numpy.array(some.windows, dtype=numpy.int64)
+                result[order] = exclude_each_other(_score_sets(cells, TokenSets.of(rows), sizes))
+            first += n_some
         return result
 
     def decode(self, docs: Sequence[Doc], scores: Seq2SeqScores) -> list[list[Entity]]:
@@ -604,41 +614,49 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         sizes = [n for own in windows for n in (own.ends - own.starts).tolist()]
         return self._collect(windows, [self._read_windows(scores, sizes)])
 
-    def _read_windows(
-        self, scores: Seq2SeqScores, sizes: Sequence[int]
-    ) -> tuple[TokenSets, NDArray[Any], int]:
+    def _read_windows(self, scores: Seq2SeqScores, sizes: Sequence[int]) -> Found:
         """The entities of windows of some sizes, their scores, and the number of windows."""
-        if self.decoder == "generate":
-            found, values = self._read_sequences(scores)
-        else:
-            found, values = self._read_relations(scores, numpy.array(sizes, dtype=numpy.int64))
-        return found, values, len(sizes)
+        windows = numpy.array(sizes, dtype=numpy.int64)
+        decoder, threshold = self.decoder, self.cfg["threshold"]
+        if decoder == "relations":
+            return [self._read_relations(scores, windows, threshold)], len(sizes)
+        found, values = self._read_sequences(scores)
+        if decoder == "generate":
+            return [(found, values)], len(sizes)
+        of_relations = _score_sets(scores.cells, found, windows)[
+            numpy.arange(len(found)), found.types
+        ]
+        # What was not generated has half the score of its relations; if it was, it is found twice.
+        others, other_values = self._read_relations(scores, windows, 2 * threshold)
+        return [(found, (values + of_relations) / 2), (others, other_values / 2)], len(sizes)
 
-    def _collect(
-        self, windows: Sequence[Windows], found: Iterable[tuple[TokenSets, NDArray[Any], int]]
-    ) -> list[list[Entity]]:
+    def _collect(self, windows: Sequence[Windows], found: Iterable[Found]) -> list[list[Entity]]:
         """Each doc's entities, of what was found in all docs' windows, some at a time."""
         starts = [start for own in windows for start in own.starts.tolist()]
         places = [(row, i) for row, own in enumerate(windows) for i in range(len(own))]
         entities: list[list[Entity]] = [[] for _ in windows]
         numbers: list[list[int]] = [[] for _ in windows]
         first = 0
-        for sets, values, n_windows in found:
-            for window, label, fragments, value in zip(
-                (sets.rows + first).tolist(),
-                sets.types.tolist(),
-                sets.fragments(),
-                values.tolist(),
-                strict=True,
-            ):
-                if value >= self.cfg["threshold"]:
-                    row, number = places[window]
-                    moved = shift_fragments(fragments, starts[window])
-                    entities[row].append(Entity(self.labels[label], moved, min(1.0, value)))
-                    numbers[row].append(number)
+        for parts, n_windows in found:
+            for sets, values in parts:
+                for window, label, fragments, value in zip(
+                    (sets.rows + first).tolist(),
+                    sets.types.tolist(),
+                    sets.fragments(),
+                    values.tolist(),
+                    strict=True,
+                ):
+                    if value >= self.cfg["threshold"]:
+                        row, number = places[window]
+                        moved = shift_fragments(fragments, starts[window])
+                        entities[row].append(Entity(self.labels[label], moved, min(1.0, value)))
+                        numbers[row].append(number)
             first += n_windows
+        is_twice = self.decoder == "both"
         return [
-            own.merge(some, numpy.array(of, dtype=numpy.int64)) if own.has_overlap else some
+            own.merge(some, numpy.array(of, dtype=numpy.int64))
+            if is_twice or own.has_overlap
+            else some
             for own, some, of in zip(windows, entities, numbers, strict=True)
         ]
 
@@ -653,10 +671,10 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         return found, numpy.exp(values)
 
     def _read_relations(
-        self, scores: Seq2SeqScores, windows: IntArray
+        self, scores: Seq2SeqScores, windows: IntArray, threshold: float
     ) -> tuple[TokenSets, NDArray[Any]]:
         """The entities of grids, and their scores."""
-        threshold = max(self.cfg["threshold"], LOWEST_LINK)
+        threshold = max(threshold, LOWEST_LINK)
         relations = scores.cells[:, :N_RELATIONS].softmax(1)
         pairs, links = (
             (relations[:, relation] >= threshold).nonzero()[:, 0]
@@ -676,26 +694,15 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         return decode_relations(CellScores(*arrays), windows, threshold)
 
 
-def _score_spans(
-    cells: Tensor, windows: Sequence[int], spans: Sequence[tuple[int, Fragments]]
-) -> NDArray[numpy.float64]:
-    """Scores, as with decoder "relations", of spans of windows of some sizes as entities of each
-    type, (n_spans, n_types).
+def _score_sets(cells: Tensor, entities: TokenSets, windows: IntArray) -> NDArray[numpy.float64]:
+    """Scores, as with decoder "relations", of sets of tokens as entities of each type: (n_sets,
+    n_types).
     """
-    offsets = count_cells(numpy.array(windows, dtype=numpy.int64)).tolist()
-    pairs: list[int] = []
-    links: list[int] = []
-    owners: list[int] = []
-    for number, (window, fragments) in enumerate(spans):
-        pair, own = list_cells(fragments, windows[window])
-        pairs.append(offsets[window] + pair)
-        links.extend(offsets[window] + link for link in own)
-        owners.extend([number] * len(own))
-    begin_ends = cells[pairs].double()
-    inside = cells[links, :N_RELATIONS].double().softmax(1)[:, INSIDE]
-    types = begin_ends[:, N_RELATIONS:].sigmoid()
-    values = types * begin_ends[:, :N_RELATIONS].softmax(1)[:, BEGIN_END, None]
-    lowest = numpy.ones(len(spans))
+    *places, owners = locate_cells(entities, windows)
+    pairs, links = (cells[torch.from_numpy(own).to(cells.device)].double() for own in places)
+    inside = links[:, :N_RELATIONS].softmax(1)[:, INSIDE]
+    types = pairs[:, N_RELATIONS:].sigmoid() * pairs[:, :N_RELATIONS].softmax(1)[:, BEGIN_END, None]
+    lowest = numpy.ones(len(entities))
     numpy.minimum.at(lowest, owners, inside.cpu().numpy())
-    result: NDArray[numpy.float64] = values.cpu().numpy() * lowest[:, None]
+    result: NDArray[numpy.float64] = types.cpu().numpy() * lowest[:, None]
     return result

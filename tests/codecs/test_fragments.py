@@ -1,6 +1,5 @@
 """Entities as sets of tokens."""
 
-import numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,14 +23,13 @@ def to_fragments(tokens: set[int]) -> Fragments:
 def test_tokens_and_fragments(sets: list[set[int]]) -> None:
     fragments = [to_fragments(tokens) for tokens in sets]
     assert [list_tokens(f) for f in fragments] == [sorted(tokens) for tokens in sets]
-    arrays = TokenSets(
-        numpy.zeros(len(sets), dtype=numpy.int64),
-        numpy.zeros(len(sets), dtype=numpy.int64),
-        numpy.array([len(tokens) for tokens in sets], dtype=numpy.int64),
-        numpy.array([t for tokens in sets for t in sorted(tokens)], dtype=numpy.int64),
-    )
-    assert len(arrays) == len(sets)
-    assert arrays.fragments() == fragments
+    rows = [[(f, 10 * place)] * (place % 3) for place, f in enumerate(fragments)]
+    arrays = TokenSets.of(rows)
+    assert len(arrays) == sum(map(len, rows))
+    assert arrays.fragments() == [f for row in rows for f, _ in row]
+    assert arrays.rows.tolist() == [place for place, row in enumerate(rows) for _ in row]
+    assert arrays.types.tolist() == [label for row in rows for _, label in row]
+    assert len(TokenSets.of([])) == len(TokenSets.of([[]])) == 0
 
 
 def test_windows() -> None:

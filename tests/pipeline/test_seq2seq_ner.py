@@ -116,8 +116,8 @@ def make_like(examples: list[Example], nlp: Language) -> list[Example]:
 def add_seq2seq(
     nlp: Language, name: str = "seq2seq_ner", model: dict[str, Any] | None = None, **config: Any
 ) -> Seq2SeqEntityRecognizer:
-    """A small component, with the model's settings changed one by one."""
-    config["model"] = {**SMALL, **(model or {})}
+    """A small component that generates, with the model's settings changed one by one."""
+    config = {"decoder": "generate", **config, "model": {**SMALL, **(model or {})}}
     component = nlp.add_pipe("seq2seq_ner", name=name, config=config)
     assert isinstance(component, Seq2SeqEntityRecognizer)
     return component
@@ -256,7 +256,7 @@ def test_saves_and_loads(trained: Language, way: str, tmp_path: Path) -> None:
     assert_predicts_the_same(loaded, nlp)
 
 
-@pytest.mark.parametrize("decoder", ["generate", "relations"])
+@pytest.mark.parametrize("decoder", ["generate", "relations", "both"])
 @pytest.mark.parametrize("batch_size", [3])
 def test_pipe_equals_call_whatever_the_batch(
     trained: Language, batch_size: int, decoder: Any
@@ -270,7 +270,7 @@ def test_pipe_equals_call_whatever_the_batch(
         assert entities_of(doc) == entities_of(nlp(doc.text))
 
 
-@pytest.mark.parametrize("decoder", ["generate", "relations"])
+@pytest.mark.parametrize("decoder", ["generate", "relations", "both"])
 @pytest.mark.parametrize("text", ["", " \n "])
 def test_docs_without_words_are_ordinary_input(trained: Language, text: str, decoder: Any) -> None:
     nlp = copy_of(trained)
@@ -307,18 +307,22 @@ def test_settings_out_of_their_range(setting: str, value: float) -> None:
 def test_unknown_decoder(trained: Language) -> None:
     with pytest.raises(ValueError, match="seq2seq_ner -> decoder"):
         add_seq2seq(spacy.blank("en"), decoder="generation")
-    with pytest.raises(ValueError, match="must be 'generate' or 'relations', not 'beam'"):
+    with pytest.raises(ValueError, match="must be 'generate', 'relations' or 'both', not 'beam'"):
         component_of(copy_of(trained)).decoder = "beam"  # type: ignore[assignment]
 
 
+@pytest.mark.parametrize("decoder", ["relations", "both"])
 @pytest.mark.parametrize("config", [{"model": {"relations": False}}, {"relation_weight": 0.0}])
-def test_decoder_without_relations(config: dict[str, Any]) -> None:
-    message = r"decoder = 'relations' needs relations, .*relations = true .*relation_weight above 0"
+def test_decoder_without_relations(config: dict[str, Any], decoder: Any) -> None:
+    message = (
+        rf"decoder = '{decoder}' needs relations, .*relations = true .*relation_weight above 0, or "
+        r"decoder = 'generate'"
+    )
     with pytest.raises(ValueError, match=message):
-        add_seq2seq(spacy.blank("en"), decoder="relations", **config)
+        add_seq2seq(spacy.blank("en"), decoder=decoder, **config)
     component = add_seq2seq(spacy.blank("en"), **config)
     with pytest.raises(ValueError, match=message):
-        component.decoder = "relations"
+        component.decoder = decoder
 
 
 # Labels
@@ -469,7 +473,7 @@ def test_sentences_are_windows() -> None:
     ]
 
 
-@pytest.mark.parametrize("decoder", ["generate", "relations"])
+@pytest.mark.parametrize("decoder", ["generate", "relations", "both"])
 def test_long_doc(trained: Language, decoder: Any) -> None:
     """Windows of a doc are as if they were docs, if they do not overlap."""
     nlp = copy_of(trained)
@@ -605,7 +609,7 @@ def test_score_is_the_probability_of_the_entitys_symbols(trained: Language) -> N
     assert any(e.score < 0.95 for eg in examples for e in read_entities(eg.reference))
 
 
-@pytest.mark.parametrize("decoder", ["generate", "relations"])
+@pytest.mark.parametrize("decoder", ["generate", "relations", "both"])
 def test_class_probabilities_are_the_scores_of_relations(trained: Language, decoder: Any) -> None:
     """Of each entity with its scores for all types, whichever decoder is set; several windows of a
     doc, several docs and parts of docs.
@@ -636,6 +640,40 @@ def test_class_probabilities_are_the_scores_of_relations(trained: Language, deco
     assert {len(group) for group in spans[2:3]} == {0}
 
 
+def test_scores_of_both_decoders_are_means(trained: Language) -> None:
+    nlp = copy_of(trained)
+    component = component_of(nlp)
+    component.cfg["threshold"] = 0.0
+    with torch.no_grad():  # Less sure of everything.
+        module_of(nlp).types.weight.mul_(0.5)
+    docs = [nlp.make_doc(text) for text in (*TEXTS, "my left knee and shoulder pain")]
+    found: dict[str, list[dict[Any, float]]] = {}
+    for decoder in ("generate", "relations", "both"):
+        component.decoder = decoder
+        found[decoder] = [
+            {(e.label, e.fragments): e.score for e in own} for own in component.predict(docs)
+        ]
+    n_generated = n_read = 0
+    for generated, read, both in zip(*found.values(), strict=True):
+        assert both.keys() == generated.keys() | read.keys()
+        for key, score in both.items():
+            # What has no way over links of at least 0.05 scores less than that.
+            lowest = (generated.get(key, 0.0) + read.get(key, 0.0)) / 2
+            slack = 1e-5 if key in read else 0.05 / 2
+            assert lowest - 1e-5 <= score <= lowest + slack
+            n_generated += key in generated
+            n_read += key not in generated
+    assert n_generated > 10 and n_read > 0
+
+
+def test_both_decoders_find_each_entity_once(trained: Language) -> None:
+    nlp = copy_of(trained)
+    component_of(nlp).decoder = "both"
+    for text, gold in TRAIN:
+        found = [(e.label, e.fragments) for e in read_entities(nlp(text))]
+        assert sorted(found) == sorted(gold)
+
+
 def test_class_probabilities_of_what_cannot_be_found(trained: Language) -> None:
     component = component_of(trained)
     doc = trained.make_doc("a b . c d")
@@ -655,7 +693,7 @@ def test_class_probabilities_without_relations() -> None:
         component.class_probabilities([nlp.make_doc("a")], [[Entity("LOC", ((0, 1),))]])
 
 
-@pytest.mark.parametrize("decoder", ["generate", "relations"])
+@pytest.mark.parametrize("decoder", ["generate", "relations", "both"])
 def test_a_lower_threshold_finds_more(trained: Language, decoder: Any) -> None:
     nlp = copy_of(trained)
     component = component_of(nlp)
@@ -944,7 +982,7 @@ def test_names_resolve() -> None:
     assert nlp.get_pipe_meta("seq2seq_ner").default_score_weights["spans_mtlner_f"] == 1.0
     config = nlp.get_pipe_config("seq2seq_ner")
     assert (config["decoder"], config["beam_width"], config["relation_weight"]) == (
-        "generate",
+        "both",
         1,
         0.3,
     )
