@@ -85,12 +85,15 @@ def encode_relations(
     lengths (IntArray): The rows' numbers of tokens, shape (n_rows,).
     n_types (int): The number of types.
     RETURNS (RelationTargets): The grids.
+    RAISES (ValueError): If there is not one length for each row.
     """
+    if len(rows) != len(lengths):
+        raise ValueError(f"{len(rows)} rows of entities, but {len(lengths)} lengths.")
     entities = TokenSets.of(rows)
     begin_ends, inside, _ = locate_cells(entities, lengths)
     pairs, places = numpy.unique(begin_ends, return_inverse=True)
     types = numpy.zeros((len(pairs), n_types), dtype=numpy.float32)
-    types[places.reshape(-1), entities.types] = 1
+    types[places, entities.types] = 1
     classes = numpy.full(int(count_cells(lengths)[-1]), NONE, dtype=numpy.int64)
     classes[inside] = INSIDE
     classes[pairs] = BEGIN_END

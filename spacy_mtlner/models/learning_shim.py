@@ -4,7 +4,7 @@ import ctypes
 
 from thinc.api import Optimizer, PyTorchShim
 
-TRIM_AFTER = 4  # Updates.
+TRIM_AFTER = 2  # Updates.
 
 
 class LearningShim(PyTorchShim):

@@ -591,8 +591,8 @@ def classify_entities(
     docs (Sequence[Doc]): The docs.
     entities (Sequence[Sequence[Entity]]): The spans of each doc.
     n_labels (int): The number of labels.
-    classify (Callable): Takes some docs, at least one of which has spans, and the spans of each;
-        returns the probability of each label, shape (n_spans, n_labels).
+    classify (Callable): Takes some docs, at least one of which has spans, and the spans of each,
+        which lie within it; returns the probability of each label, shape (n_spans, n_labels).
     RETURNS (list[NDArray[numpy.float32]]): For each doc an array of shape (n_spans, n_labels + 1).
     RAISES (ValueError): If a span ends outside its doc.
     """

@@ -393,8 +393,8 @@ class PointerEntityRecognizer(SideTextComponent):
             result = numpy.zeros((len(spans), len(self.labels)))
             firsts = torch.from_numpy((offsets + spans[:, 1])[is_known]).to(scores.starts.device)
             sizes = torch.from_numpy(size[is_known]).to(scores.starts.device)
-            values = self._score_spans(scores, firsts, sizes).double()  # (n_spans, n_types)
-            result[is_known] = exclude_each_other(values.cpu().numpy())
+            values = self._score_spans(scores, firsts, sizes).cpu().double()  # (n_spans, n_types)
+            result[is_known] = exclude_each_other(values.numpy())
             return result
 
         return classify_spans(docs, entities, len(self.labels), classify)

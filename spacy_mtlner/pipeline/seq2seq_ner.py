@@ -22,7 +22,7 @@ from spacy.vocab import Vocab
 from thinc.api import Model
 from torch import Tensor
 
-from spacy_mtlner.codecs.fragments import TokenSets, TypedFragments, cut_into_windows
+from spacy_mtlner.codecs.fragments import TokenSets, TypedFragments, cut_into_windows, list_tokens
 from spacy_mtlner.codecs.relations import (
     BEGIN_END,
     INSIDE,
@@ -61,8 +61,6 @@ DecoderName = Literal["generate", "relations", "both"]
 NAME_LENGTH = 16  # Tokens of a known entity's name that are read.
 LOWEST_LINK = 0.05  # What is followed in the relations, however low the threshold.
 
-# Entities of some windows with their scores, by each way of finding them, and the windows' number.
-Found = tuple[list[tuple[TokenSets, NDArray[Any]]], int]
 
 DEFAULT_CONFIG = """
 [model]
@@ -163,6 +161,19 @@ class Seq2SeqTargets:
     rows: IntArray
     symbols: IntArray
     relations: RelationTargets | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in some windows.
+
+    parts (list[tuple[TokenSets, NDArray[Any]]]): Entities and their scores; of an entity that is in
+        several parts, the highest score counts.
+    n_windows (int): The number of windows.
+    """
+
+    parts: list[tuple[TokenSets, NDArray[Any]]]
+    n_windows: int
 
 
 class Seq2SeqEntityRecognizer(SideTextComponent):
@@ -554,9 +565,10 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
     ) -> list[NDArray[numpy.float32]]:
         """Tell how likely spans are to be an entity of each label, and to be none.
 
-        They are read from the relations, whichever decoder is set: the score f_r that decoder
-        "relations" gives the span as an entity of a type is independent of the other types'; see
-        `exclude_each_other`. A span that no window holds as a whole is none.
+        They are read from the relations, whichever decoder is set: the probability that the span
+        begins and ends where an entity does, times the lowest one of its links, is shared by the
+        types, whose scores are independent of each other: see `exclude_each_other`. With one type,
+        it is the score of decoder "relations". A span that no window holds as a whole is none.
 
         docs (Sequence[Doc]): The docs.
         entities (Sequence[Sequence[Entity]]): The spans of each doc, also discontinuous ones; their
@@ -564,6 +576,7 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         RETURNS (list[NDArray[numpy.float32]]): For each doc a row for each span: see
             `EntityComponent.class_probabilities`.
         RAISES (NotImplementedError): If relations are not learned.
+        RAISES (ValueError): If a span ends outside its doc.
         """
         self._require_initialized()
         if not self._learns_relations:
@@ -599,7 +612,8 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
                 for i in order.tolist():
                     rows[places[i] - first].append((spans[i], 0))
                 sizes = numpy.array(some.windows, dtype=numpy.int64)
-                result[order] = exclude_each_other(_score_sets(cells, TokenSets.of(rows), sizes))
+                whole, types = _score_sets(cells, TokenSets.of(rows), sizes)
+                result[order] = whole[:, None] * exclude_each_other(types)
             first += n_some
         return result
 
@@ -615,20 +629,20 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         return self._collect(windows, [self._read_windows(scores, sizes)])
 
     def _read_windows(self, scores: Seq2SeqScores, sizes: Sequence[int]) -> Found:
-        """The entities of windows of some sizes, their scores, and the number of windows."""
+        """The entities of windows of some sizes."""
         windows = numpy.array(sizes, dtype=numpy.int64)
         decoder, threshold = self.decoder, self.cfg["threshold"]
         if decoder == "relations":
-            return [self._read_relations(scores, windows, threshold)], len(sizes)
+            return Found([self._read_relations(scores, windows, threshold)], len(sizes))
         found, values = self._read_sequences(scores)
         if decoder == "generate":
-            return [(found, values)], len(sizes)
-        of_relations = _score_sets(scores.cells, found, windows)[
-            numpy.arange(len(found)), found.types
-        ]
+            return Found([(found, values)], len(sizes))
+        whole, types = _score_sets(scores.cells, found, windows)
+        of_relations = whole * types[numpy.arange(len(found)), found.types]
         # What was not generated has half the score of its relations; if it was, it is found twice.
         others, other_values = self._read_relations(scores, windows, 2 * threshold)
-        return [(found, (values + of_relations) / 2), (others, other_values / 2)], len(sizes)
+        parts = [(found, (values + of_relations) / 2), (others, other_values / 2)]
+        return Found(parts, len(sizes))
 
     def _collect(self, windows: Sequence[Windows], found: Iterable[Found]) -> list[list[Entity]]:
         """Each doc's entities, of what was found in all docs' windows, some at a time."""
@@ -637,8 +651,8 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         entities: list[list[Entity]] = [[] for _ in windows]
         numbers: list[list[int]] = [[] for _ in windows]
         first = 0
-        for parts, n_windows in found:
-            for sets, values in parts:
+        for some in found:
+            for sets, values in some.parts:
                 for window, label, fragments, value in zip(
                     (sets.rows + first).tolist(),
                     sets.types.tolist(),
@@ -651,13 +665,17 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
                         moved = shift_fragments(fragments, starts[window])
                         entities[row].append(Entity(self.labels[label], moved, min(1.0, value)))
                         numbers[row].append(number)
-            first += n_windows
-        is_twice = self.decoder == "both"
+            first += some.n_windows
+        if self.decoder != "both" and not any(own.has_overlap for own in windows):
+            return entities  # Each once, and in order.
+        ranks = {label: rank for rank, label in enumerate(self.labels)}
+        merged = (
+            own.merge(of_doc, numpy.array(of, dtype=numpy.int64))
+            for own, of_doc, of in zip(windows, entities, numbers, strict=True)
+        )
         return [
-            own.merge(some, numpy.array(of, dtype=numpy.int64))
-            if is_twice or own.has_overlap
-            else some
-            for own, some, of in zip(windows, entities, numbers, strict=True)
+            sorted(of_doc, key=lambda e: (list_tokens(e.fragments), ranks[e.label]))
+            for of_doc in merged
         ]
 
     def _read_sequences(self, scores: Seq2SeqScores) -> tuple[TokenSets, NDArray[Any]]:
@@ -694,15 +712,16 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         return decode_relations(CellScores(*arrays), windows, threshold)
 
 
-def _score_sets(cells: Tensor, entities: TokenSets, windows: IntArray) -> NDArray[numpy.float64]:
-    """Scores, as with decoder "relations", of sets of tokens as entities of each type: (n_sets,
-    n_types).
+def _score_sets(
+    cells: Tensor, entities: TokenSets, windows: IntArray
+) -> tuple[NDArray[numpy.float64], NDArray[numpy.float64]]:
+    """Scores of sets of tokens as entities: of their begin and end and of the links, (n_sets,), and
+    of each type, (n_sets, n_types). Their products are those of decoder "relations".
     """
     *places, owners = locate_cells(entities, windows)
-    pairs, links = (cells[torch.from_numpy(own).to(cells.device)].double() for own in places)
+    pairs, links = (cells[torch.from_numpy(own).to(cells.device)].cpu().double() for own in places)
     inside = links[:, :N_RELATIONS].softmax(1)[:, INSIDE]
-    types = pairs[:, N_RELATIONS:].sigmoid() * pairs[:, :N_RELATIONS].softmax(1)[:, BEGIN_END, None]
     lowest = numpy.ones(len(entities))
-    numpy.minimum.at(lowest, owners, inside.cpu().numpy())
-    result: NDArray[numpy.float64] = types.cpu().numpy() * lowest[:, None]
-    return result
+    numpy.minimum.at(lowest, owners, inside.numpy())
+    begin_end = pairs[:, :N_RELATIONS].softmax(1)[:, BEGIN_END]
+    return begin_end.numpy() * lowest, pairs[:, N_RELATIONS:].sigmoid().numpy()

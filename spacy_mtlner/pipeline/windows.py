@@ -65,8 +65,14 @@ class Windows:
         entities (Sequence[Entity]): Entities of the doc.
         RETURNS (IntArray): Its number, or -1 where there is none, shape (n_entities,).
         """
-        first, last = self._find_range(entities)
-        places = numpy.where(last < first, -1, first)
+        return self._find_best(entities)[0]
+
+    def _find_best(self, entities: Sequence[Entity]) -> tuple[IntArray, FloatArray]:
+        """That window and the context it shows, -1 and -1 where there is none."""
+        # If any hold an entity as a whole, all from the first to the last one do.
+        first = numpy.searchsorted(self.ends, [e.end for e in entities], side="left")
+        last = numpy.searchsorted(self.starts, [e.start for e in entities], side="right") - 1
+        places = numpy.full(len(entities), -1)
         best = numpy.full(len(entities), -1.0)
         for step in range(int((last - first).max(initial=-1)) + 1):
             other = (first + step).clip(max=len(self) - 1)
@@ -74,15 +80,7 @@ class Windows:
             is_better = (first + step <= last) & (context > best)
             places = numpy.where(is_better, other, places)
             best = numpy.where(is_better, context, best)
-        return places
-
-    def _find_range(self, entities: Sequence[Entity]) -> tuple[IntArray, IntArray]:
-        """The first and the last window that hold each entity as a whole, and all between them do;
-        the last one is before the first one where none does.
-        """
-        first = numpy.searchsorted(self.ends, [e.end for e in entities], side="left")
-        last = numpy.searchsorted(self.starts, [e.start for e in entities], side="right") - 1
-        return first, last
+        return places, best
 
     def merge(self, entities: Sequence[Entity], windows: IntArray) -> list[Entity]:
         """Merge what was found in windows that overlap.
@@ -99,11 +97,7 @@ class Windows:
         """
         if not len(entities):
             return []
-        first, last = self._find_range(entities)
-        best = numpy.zeros(len(entities))
-        for step in range(int((last - first).max()) + 1):
-            other = numpy.minimum(first + step, last)
-            best = numpy.maximum(best, self.measure_context(entities, other))
+        best = self._find_best(entities)[1]
         stands = self.measure_context(entities, windows) >= best
         scores: dict[Entity, float] = {}
         for entity in entities:

@@ -40,7 +40,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "pointer_ner": {"beta": 1.0, "model": {"hidden_width": 16, "max_length": 8}},
     "span_ner": {"model": {"hidden_width": 16, "span_width": 16}},
     "seq2seq_ner": {
-        "decoder": "relations",
+        "decoder": "both",
         "model": {
             "width": 16,
             "encoder_depth": 1,
