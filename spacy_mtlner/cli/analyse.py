@@ -118,7 +118,11 @@ def analyse_cli(
         msg.warn(f"Docs without annotation for {task.name}, skipped: {predictions.n_skipped}")
     total = analysis.total
     percents = (f"{100 * (x or 0):.1f}" for x in (total.precision, total.recall, total.f1))
-    msg.text("P {}, R {}, F1 {}".format(*percents))
+    interval = ""
+    if analysis.f1_interval is not None:
+        low, high = analysis.f1_interval
+        interval = f" (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    msg.text("P {}, R {}, F1 {}".format(*percents) + interval)
     msg.good(f"Wrote {output / 'report.html'}")
 
 

@@ -33,6 +33,8 @@ FLOOR = 1e-6
 # Logarithms (base 10) of the ratio that are as near to 0 as this are "stable".
 TOLERANCE = 1e-6
 _Z = 1.959964  # Of a 95 percent interval.
+_N_SAMPLES = 1000  # Of the bootstrap.
+_SAMPLED_AT_ONCE = 2**22  # Counts of docs.
 _MARGIN = 25  # Tokens of the text on either side of what an excerpt is about.
 _LONGEST = 80  # Tokens of an excerpt that is a whole text.
 
@@ -236,6 +238,7 @@ class Analysis:
 
     docs (Sequence[DocEntities]): The docs.
     total (Group): All entities.
+    f1_interval (Optional[tuple[float, float]]): Its F1's 95 percent interval: see `bootstrap_f1`.
     labels (list[Group]): The entities of each label, the most frequent first.
     kinds (dict[Kind, tuple[int, int]]): Gold and predicted entities by what became of them.
     confusion (Confusion): Labels against labels.
@@ -256,6 +259,7 @@ class Analysis:
 
     docs: Sequence[DocEntities]
     total: Group
+    f1_interval: tuple[float, float] | None
     labels: list[Group]
     kinds: dict[Kind, tuple[int, int]]
     confusion: Confusion
@@ -275,8 +279,8 @@ class Analysis:
         """RETURNS (dict[str, Any]): The numbers in types that JSON has; points and errors with the
         doc's number and the characters of the entity.
         """
-        names = ["total", "labels", "kinds", "confusion", "entity_length", "sentence_length"]
-        names += ["training_frequency", "seen", "calibration", "log", "left_out"]
+        names = ["total", "f1_interval", "labels", "kinds", "confusion", "entity_length"]
+        names += ["sentence_length", "training_frequency", "seen", "calibration", "log", "left_out"]
         result = {name: _to_plain(getattr(self, name)) for name in names}
         result["points"] = self._points_to_dict() if self.points else None
         for name in ("confident_errors", "unlikely_gold"):
@@ -362,6 +366,7 @@ def analyse_entities(
     return Analysis(
         docs=docs,
         total=total[0] if total else Group("all"),
+        f1_interval=bootstrap_f1(docs, outcomes),
         labels=sorted(by_label, key=lambda g: (-g.gold, -g.predicted, g.name)),
         kinds={
             kind: (
@@ -484,6 +489,37 @@ def count_groups(
             counter["predicted"] += 1
             counter["right"] += kind == "right"
     return [Group(name, **counts[name]) for name in order or sorted(counts) if name in counts]
+
+
+def bootstrap_f1(
+    docs: Sequence[DocEntities], outcomes: Iterable[Outcome], seed: int = 0
+) -> tuple[float, float] | None:
+    """Find the 95 percent interval of F1 by the percentile bootstrap (Efron, 1979): the F1 of
+    corpora of as many docs, drawn from the docs with replacement.
+
+    docs (Sequence[DocEntities]): The docs.
+    outcomes (Iterable[Outcome]): All outcomes of the docs.
+    seed (int): Seed of what is drawn.
+    RETURNS (Optional[tuple[float, float]]): The interval; None without entities.
+    """
+    table = numpy.zeros((len(docs), 2))  # Of each doc, right entities, and gold and predicted ones.
+    for doc, kind, gold, predicted in outcomes:
+        table[doc] += kind == "right", (gold is not None) + (predicted is not None)
+    table = table[table[:, 1] > 0]
+    n_docs = len(docs)
+    if not len(table):
+        return None
+    random = numpy.random.default_rng(seed)
+    # A doc without entities changes nothing but how often the others are drawn.
+    shares = numpy.append(numpy.full(len(table), 1 / n_docs), 1 - len(table) / n_docs)
+    samples: list[FloatArray] = []
+    step = max(1, _SAMPLED_AT_ONCE // len(shares))
+    for start in range(0, _N_SAMPLES, step):
+        counts = random.multinomial(n_docs, shares, size=min(step, _N_SAMPLES - start))
+        right, both = (counts[:, :-1] @ table).T
+        samples.append(2 * right[both > 0] / both[both > 0])
+    low, high = numpy.quantile(numpy.concatenate(samples), [0.025, 0.975]).tolist()
+    return low, high
 
 
 def _count_lengths(

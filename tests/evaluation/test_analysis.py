@@ -315,9 +315,41 @@ def test_excerpts_of_long_texts_are_cut() -> None:
     assert text.end - text.start == 80
 
 
+@pytest.mark.parametrize("at_once", [2**22, 40])
+def test_bootstrap_interval(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against corpora that are drawn doc by doc."""
+    monkeypatch.setattr("spacy_mtlner.evaluation.analysis._SAMPLED_AT_ONCE", at_once)
+    a, b = ("A", (0, 1)), ("A", (1, 2))
+    docs = [
+        *[make_doc("a b", gold=[a], predicted=[(0.5, *a)])] * 12,
+        *[make_doc("a b", gold=[a, b], predicted=[(0.5, *b)])] * 9,
+        *[make_doc("a b", gold=[b], predicted=[(0.5, *a)])] * 6,
+        *[make_doc("a b")] * 8,
+    ]
+    analysis = analyse_entities(docs, labels=["A"])
+    assert analysis.f1_interval is not None
+    low, high = analysis.f1_interval
+    table = numpy.array([(1, 2)] * 12 + [(1, 3)] * 9 + [(0, 2)] * 6 + [(0, 0)] * 8)
+    drawn = numpy.random.default_rng(1).integers(len(docs), size=(20_000, len(docs)))
+    right, both = table[drawn].sum(1).T
+    assert [low, high] == pytest.approx(numpy.quantile(2 * right / both, [0.025, 0.975]), abs=0.03)
+    assert low < (analysis.total.f1 or 0) < high
+    assert analysis.f1_interval == analyse_entities(docs, labels=["A"]).f1_interval
+
+
+def test_bootstrap_interval_of_what_is_alike() -> None:
+    right = make_doc("a", gold=[("A", (0, 1))], predicted=[(0.5, "A", (0, 1))])
+    analysis = analyse_entities([right] * 3, labels=["A"])
+    assert analysis.f1_interval == (1.0, 1.0)
+    # Few docs with entities: some samples have none, and no F1.
+    analysis = analyse_entities([right, *[make_doc("b")] * 4], labels=["A"])
+    assert analysis.f1_interval == (1.0, 1.0)
+
+
 def test_nothing_at_all() -> None:
     analysis = analyse_entities([make_doc("no entity")], labels=["A"])
     assert analysis.total == Group("all")
+    assert analysis.f1_interval is None
     assert set(analysis.left_out) == {
         *("confusion", "entity_length", "sentence_length", "training_frequency", "seen"),
         *("calibration", "pca", "true_probability", "discrepancy", "loss"),
