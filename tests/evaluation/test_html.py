@@ -140,6 +140,9 @@ def test_numbers_of_the_page() -> None:
     analysis = analyse()
     text = " ".join(" ".join(Page(render(analysis)).text).split())
     assert "3 docs ; 7 more are not annotated" in text.replace("docs;", "docs ;")
+    assert analysis.f1_interval is not None
+    low, high = (f"{100 * value:.1f}" for value in analysis.f1_interval)
+    assert f"The 95 % interval of F1, by a bootstrap over the docs: {low} to {high}." in text
     assert "4 of 4 wrong predictions" in text
     assert "6 points. 1 gold entities are no points" in text
     assert "1 have a true label with a probability below 1e-06" in text
