@@ -6,7 +6,7 @@ Recognition".
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,7 +22,7 @@ from spacy.vocab import Vocab
 from thinc.api import Model
 from torch import Tensor
 
-from spacy_mtlner.codecs.fragments import TokenSets, TypedFragments, cut_into_windows, list_tokens
+from spacy_mtlner.codecs.fragments import TokenSets, cut_into_windows, list_tokens
 from spacy_mtlner.codecs.relations import (
     BEGIN_END,
     INSIDE,
@@ -407,13 +407,12 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
             offsets = numpy.cumsum([0, *map(len, docs)]).tolist()
             starts = [own.starts + first for own, first in zip(windows, offsets, strict=False)]
             tokens = ranges(numpy.concatenate(starts), sizes)
-        is_generated = decoder != "relations"
         return Seq2SeqInputs(
             docs,
             sizes.tolist(),
             self._read_names(docs[0].vocab, is_train=is_train),
             with_cells=decoder != "generate",
-            beam_width=self.cfg["beam_width"] if is_generated else 0,
+            beam_width=self.cfg["beam_width"] if decoder != "relations" else 0,
             tokens=tokens,
         )
 
@@ -590,7 +589,7 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         self, docs: list[Doc], entities: Sequence[Sequence[Entity]]
     ) -> NDArray[numpy.float64]:
         windows = self._find_windows(docs)
-        places: list[int] = []  # The window of each span, or -1.
+        places: list[int] = []  # The number of each span's window, or -1.
         spans: list[Fragments] = []
         n_windows = 0
         for own, given in zip(windows, entities, strict=True):
@@ -607,13 +606,11 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
             asked = numpy.flatnonzero((at >= first) & (at < first + n_some))
             if len(asked):
                 cells = self.model.predict(some).cells
-                rows: list[list[TypedFragments]] = [[] for _ in range(n_some)]
-                order = asked[numpy.argsort(at[asked], kind="stable")]
-                for i in order.tolist():
-                    rows[places[i] - first].append((spans[i], 0))
+                sets = TokenSets.of([[(spans[i], 0)] for i in asked.tolist()])
+                sets = replace(sets, rows=at[asked] - first)
                 sizes = numpy.array(some.windows, dtype=numpy.int64)
-                whole, types = _score_sets(cells, TokenSets.of(rows), sizes)
-                result[order] = whole[:, None] * exclude_each_other(types)
+                whole, types = _score_sets(cells, sets, sizes)
+                result[asked] = whole[:, None] * exclude_each_other(types)
             first += n_some
         return result
 

@@ -580,13 +580,19 @@ def test_ents_as_gold() -> None:
 # Scores
 
 
+def make_unsure(trained: Language, scale: float) -> Language:
+    """A copy that is less sure of everything, and leaves out nothing that it finds."""
+    nlp = copy_of(trained)
+    component_of(nlp).cfg["threshold"] = 0.0
+    with torch.no_grad():
+        module_of(nlp).types.weight.mul_(scale)
+    return nlp
+
+
 def test_score_is_the_probability_of_the_entitys_symbols(trained: Language) -> None:
     """Given those before: the product over its steps, from a pass over the whole sequence."""
-    nlp = copy_of(trained)
+    nlp = make_unsure(trained, 0.5)
     component = component_of(nlp)
-    component.cfg["threshold"] = 0.0
-    with torch.no_grad():  # Less sure of everything.
-        module_of(nlp).types.weight.mul_(0.5)
     examples = []
     for text in ("my left knee and shoulder pain", "neck pain and weakness"):
         doc = nlp(text)
@@ -661,11 +667,8 @@ def test_class_probabilities_of_one_type_are_its_scores() -> None:
 
 
 def test_scores_of_both_decoders_are_means(trained: Language) -> None:
-    nlp = copy_of(trained)
+    nlp = make_unsure(trained, 0.5)
     component = component_of(nlp)
-    component.cfg["threshold"] = 0.0
-    with torch.no_grad():  # Less sure of everything.
-        module_of(nlp).types.weight.mul_(0.5)
     docs = [nlp.make_doc(text) for text in (*TEXTS, "my left knee and shoulder pain")]
     found: dict[str, list[dict[Any, float]]] = {}
     for decoder in ("generate", "relations", "both"):
@@ -693,11 +696,9 @@ def test_scores_of_both_decoders_are_means(trained: Language) -> None:
 def test_entities_of_both_decoders_are_in_order_and_once(
     trained: Language, threshold: float
 ) -> None:
-    nlp = copy_of(trained)
+    nlp = make_unsure(trained, 0.4)  # Either decoder finds what the other one does not.
     component_of(nlp).decoder = "both"
     component_of(nlp).cfg["threshold"] = threshold
-    with torch.no_grad():  # Less sure, so that either decoder finds what the other one does not.
-        module_of(nlp).types.weight.mul_(0.4)
     for doc in nlp.pipe([*TEXTS, " ".join(TEXTS[0].split() * 10)]):
         found = [([*_tokens(e.fragments)], LABELS.index(e.label)) for e in read_entities(doc)]
         assert found == sorted(found)
