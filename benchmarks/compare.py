@@ -4,8 +4,8 @@
         --systems ner crf_ner configs/bilstm_crf_zh.cfg --steps 1000 --seeds 0 1 2
 
 A system is a name below, whose components all get the same tok2vec layer, or the config of a
-recipe. With --encoder the named ones share a pre-trained encoder instead, learned at 5e-5 with a
-linear warm-up; our heads learn at 20 times that. The corpora need gold in doc.spans["mtlner"] and,
+recipe. With --encoder the named ones share a pre-trained encoder instead, learned at --rate with a
+linear warm-up; our heads learn at 1e-3. The corpora need gold in doc.spans["mtlner"] and,
 for `ner`, in doc.ents: convert with --ents. `pointer_ner` needs --descriptions. All are scored by
 label and fragments.
 
@@ -113,11 +113,15 @@ def make_pipeline(system: str, args: argparse.Namespace) -> Language:
     factory = component.pop("factory")
     if args.encoder:
         spans = {"@span_getters": "spacy_mtlner.safe_spans.v1"}
-        model = {"@architectures": "spacy_mtlner.TransformerModel.v1", "name": args.encoder}
+        model = {
+            "@architectures": "spacy_mtlner.TransformerModel.v1",
+            "name": args.encoder,
+            "precision": args.precision,
+        }
         nlp.add_pipe("transformer", config={"model": {**model, "get_spans": spans}})
         component["model"]["tok2vec"] = LISTENER
         if factory.endswith("_ner"):
-            component["learn_rate_factor"] = 20.0
+            component["learn_rate_factor"] = 0.001 / args.rate
         elif factory == "ner":  # As in spaCy's own configs with a transformer.
             component["model"]["use_upper"] = False
     nlp.add_pipe(factory, config=component)
@@ -146,7 +150,7 @@ def make_config(system: str, args: argparse.Namespace, seed: int) -> Config:
                 "@schedules": "warmup_linear.v1",
                 "warmup_steps": args.steps // 10,
                 "total_steps": args.steps,
-                "initial_rate": 5e-5,
+                "initial_rate": args.rate,
             }
     else:
         config = load_config(system)
@@ -260,6 +264,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--words", type=int, default=1000, help="words of a batch")
     parser.add_argument("--encoder", help="name or folder of a pre-trained one")
+    parser.add_argument("--rate", type=float, default=5e-5, help="learn rate of the encoder")
+    parser.add_argument(
+        "--precision", default="float32", choices=["float32", "bfloat16"], help="of the encoder"
+    )
     parser.add_argument("--descriptions", help="JSON file of the types' descriptions")
     parser.add_argument("--dropout", type=float, help="of all named systems [default: 0.1]")
     parser.add_argument("--evaluations", type=int, default=5, help="the best one counts")

@@ -82,6 +82,7 @@ def analyse_cli(
         analysis = analyse_entities(
             predictions.docs,
             labels=task.labels,
+            is_typing=task.is_typing,
             surfaces=surfaces,
             log=training_log,
             n_examples=n_examples,
@@ -116,13 +117,15 @@ def analyse_cli(
         msg.info(f"Figure {name} is left out: {reason}")
     if predictions.n_skipped:
         msg.warn(f"Docs without annotation for {task.name}, skipped: {predictions.n_skipped}")
-    total = analysis.total
-    percents = (f"{100 * (x or 0):.1f}" for x in (total.precision, total.recall, total.f1))
-    interval = ""
-    if analysis.f1_interval is not None:
-        low, high = analysis.f1_interval
-        interval = f" (95 % interval {100 * low:.1f} to {100 * high:.1f})"
-    msg.text("P {}, R {}, F1 {}".format(*percents) + interval)
+    total, score = analysis.total, analysis.score
+    shown = [(score.name, score.value)]
+    if not analysis.is_typing:
+        shown = [("P", total.precision), ("R", total.recall), *shown]
+    text = ", ".join(f"{name} {100 * (value or 0):.1f}" for name, value in shown)
+    if score.interval is not None:
+        low, high = score.interval
+        text += f" (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    msg.text(f"Typing of given entities: {text}" if analysis.is_typing else text)
     msg.good(f"Wrote {output / 'report.html'}")
 
 

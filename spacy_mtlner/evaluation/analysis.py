@@ -139,6 +139,21 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Score:
+    """What a pipeline's predictions are worth, in one number.
+
+    name (str): "F1", or for typing "accuracy".
+    value (Optional[float]): The score, None without entities.
+    interval (Optional[tuple[float, float]]): Its 95 percent interval, by the percentile bootstrap
+        (Efron, 1979): scores of corpora of as many docs, drawn from the docs with replacement.
+    """
+
+    name: str
+    value: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
 class Confusion:
     """How often an entity of a label was predicted with a label, where the fragments are the same.
 
@@ -237,8 +252,9 @@ class Analysis:
     """Everything that the figures, tables and lists show.
 
     docs (Sequence[DocEntities]): The docs.
+    is_typing (bool): Whether the gold entities' fragments were given, and only labels predicted.
     total (Group): All entities.
-    f1_interval (Optional[tuple[float, float]]): Its F1's 95 percent interval: see `bootstrap_f1`.
+    score (Score): F1, or for typing accuracy.
     labels (list[Group]): The entities of each label, the most frequent first.
     kinds (dict[Kind, tuple[int, int]]): Gold and predicted entities by what became of them.
     confusion (Confusion): Labels against labels.
@@ -258,8 +274,9 @@ class Analysis:
     """
 
     docs: Sequence[DocEntities]
+    is_typing: bool
     total: Group
-    f1_interval: tuple[float, float] | None
+    score: Score
     labels: list[Group]
     kinds: dict[Kind, tuple[int, int]]
     confusion: Confusion
@@ -279,7 +296,7 @@ class Analysis:
         """RETURNS (dict[str, Any]): The numbers in types that JSON has; points and errors with the
         doc's number and the characters of the entity.
         """
-        names = ["total", "f1_interval", "labels", "kinds", "confusion", "entity_length"]
+        names = ["is_typing", "total", "score", "labels", "kinds", "confusion", "entity_length"]
         names += ["sentence_length", "training_frequency", "seen", "calibration", "log", "left_out"]
         result = {name: _to_plain(getattr(self, name)) for name in names}
         result["points"] = self._points_to_dict() if self.points else None
@@ -319,6 +336,7 @@ def analyse_entities(
     docs: Sequence[DocEntities],
     *,
     labels: Sequence[str],
+    is_typing: bool = False,
     surfaces: Surfaces | None = None,
     log: TrainingLog | None = None,
     n_examples: int = 20,
@@ -328,6 +346,7 @@ def analyse_entities(
 
     docs (Sequence[DocEntities]): The docs.
     labels (Sequence[str]): The component's labels, in the order of the docs' probabilities.
+    is_typing (bool): Whether the gold entities' fragments were given, and only labels predicted.
     surfaces (Optional[Surfaces]): What the training data has: see `count_surfaces`.
     log (Optional[TrainingLog]): The losses of the training.
     n_examples (int): The most excerpts of each list.
@@ -365,8 +384,9 @@ def analyse_entities(
         by_label = [Group(**{**asdict(g), "train": counts[g.name]}) for g in by_label]
     return Analysis(
         docs=docs,
+        is_typing=is_typing,
         total=total[0] if total else Group("all"),
-        f1_interval=bootstrap_f1(docs, outcomes),
+        score=find_accuracy(docs, outcomes) if is_typing else find_f1(docs, outcomes),
         labels=sorted(by_label, key=lambda g: (-g.gold, -g.predicted, g.name)),
         kinds={
             kind: (
@@ -491,23 +511,45 @@ def count_groups(
     return [Group(name, **counts[name]) for name in order or sorted(counts) if name in counts]
 
 
-def bootstrap_f1(
-    docs: Sequence[DocEntities], outcomes: Iterable[Outcome]
-) -> tuple[float, float] | None:
-    """Find the 95 percent interval of F1 by the percentile bootstrap (Efron, 1979): the F1 of
-    corpora of as many docs, drawn from the docs with replacement.
+def find_f1(docs: Sequence[DocEntities], outcomes: Iterable[Outcome]) -> Score:
+    """Find F1 of recognition: twice the right entities over gold and predicted ones.
 
     docs (Sequence[DocEntities]): The docs.
     outcomes (Iterable[Outcome]): All outcomes of the docs.
-    RETURNS (Optional[tuple[float, float]]): The interval; None without entities.
+    RETURNS (Score): F1.
     """
-    table = numpy.zeros((len(docs), 2))  # Of each doc, right entities, and gold and predicted ones.
+    table = numpy.zeros((len(docs), 2))
     for doc, kind, gold, predicted in outcomes:
-        table[doc] += kind == "right", (gold is not None) + (predicted is not None)
+        table[doc] += 2 * (kind == "right"), (gold is not None) + (predicted is not None)
+    return _find_ratio("F1", table)
+
+
+def find_accuracy(docs: Sequence[DocEntities], outcomes: Iterable[Outcome]) -> Score:
+    """Find the accuracy of typing, as `score_typing` does: the share of the given fragments whose
+    label is that of a gold entity there.
+
+    docs (Sequence[DocEntities]): The docs.
+    outcomes (Iterable[Outcome]): All outcomes of the docs.
+    RETURNS (Score): The accuracy.
+    """
+    given = {(i, mention.key) for i, doc in enumerate(docs) for mention in doc.gold}
+    right = {
+        (doc, docs[doc].gold[gold].key)
+        for doc, kind, gold, _ in outcomes
+        if kind == "right" and gold is not None
+    }
+    table = numpy.zeros((len(docs), 2))
+    for column, places in enumerate((right, given)):
+        numpy.add.at(table[:, column], [doc for doc, _ in places], 1)
+    return _find_ratio("accuracy", table)
+
+
+def _find_ratio(name: str, table: FloatArray) -> Score:
+    """The ratio of two sums over docs, (n_docs, 2), and its interval."""
+    n_docs = len(table)
     table = table[table[:, 1] > 0]
-    n_docs = len(docs)
     if not len(table):
-        return None
+        return Score(name, None, None)
     random = numpy.random.default_rng(0)  # The same interval each time.
     # A doc without entities changes nothing but how often the others are drawn.
     shares = numpy.append(numpy.full(len(table), 1 / n_docs), 1 - len(table) / n_docs)
@@ -515,10 +557,11 @@ def bootstrap_f1(
     step = max(1, _SAMPLED_AT_ONCE // len(shares))
     for start in range(0, _N_SAMPLES, step):
         counts = random.multinomial(n_docs, shares, size=min(step, _N_SAMPLES - start))
-        right, both = (counts[:, :-1] @ table).T
-        samples.append(2 * right[both > 0] / both[both > 0])
+        above, below = (counts[:, :-1] @ table).T
+        samples.append(above[below > 0] / below[below > 0])
     low, high = numpy.quantile(numpy.concatenate(samples), [0.025, 0.975]).tolist()
-    return low, high
+    above, below = table.sum(0)
+    return Score(name, float(above / below), (low, high))
 
 
 def _count_lengths(

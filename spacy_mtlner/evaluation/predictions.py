@@ -29,6 +29,7 @@ from spacy_mtlner.formats.files import AUTO, find_sources
 from spacy_mtlner.pipeline.base import EntityComponent
 from spacy_mtlner.pipeline.gold import find_gold_source, is_annotated
 from spacy_mtlner.scoring import compare_entities
+from spacy_mtlner.training.gold_candidates import give_candidates
 
 IntArray = NDArray[numpy.int64]
 
@@ -47,9 +48,25 @@ class Task:
     key: str
 
     @property
+    def is_typing(self) -> bool:
+        """RETURNS (bool): Whether it is the typing of given entities, and no recognition."""
+        return bool(self.component.cfg.get("typing"))
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """RETURNS (tuple[str, ...]): The labels, in the order of class probabilities."""
         return self.component.labels_of(self.key)
+
+    def make_example(self, nlp: Language, reference: Doc) -> Example:
+        """Put a doc to predict beside an annotated one; for typing, with the gold's fragments.
+
+        nlp (Language): The pipeline.
+        reference (Doc): The annotated doc.
+        RETURNS (Example): Both.
+        """
+        if self.is_typing:
+            return give_candidates(nlp, reference, self.key, self.component.cfg["candidates_key"])
+        return make_example(nlp, reference)
 
     def class_probabilities(
         self, docs: Sequence[Doc], entities: Sequence[Sequence[Entity]]
@@ -106,11 +123,6 @@ def find_task(nlp: Language, name: str | None = None, key: str | None = None) ->
     if key not in component.keys:
         keys = ", ".join(map(repr, component.keys))
         raise ValueError(f"{name} has no task with the spans key {key!r}: it has {keys}.")
-    if component.cfg.get("typing"):
-        raise ValueError(
-            f"{name} types given entities (typing = true), and this analysis is one of "
-            f"recognition. Compare typing by its scores: see scripts/typing_table.py."
-        )
     if key not in component.predicted_keys:
         component.predicted_tasks = key  # type: ignore[attr-defined]
     return Task(name, component, key)
@@ -168,7 +180,7 @@ def predict_corpus(nlp: Language, task: Task, references: Iterable[Doc]) -> Pred
     # A component behind may clear what the probabilities are computed from.
     with nlp.select_pipes(disable=behind):
         for docs_of_batch in minibatch(references, nlp.batch_size):
-            batch = [make_example(nlp, doc) for doc in docs_of_batch]
+            batch = [task.make_example(nlp, doc) for doc in docs_of_batch]
             source = source or find_gold_source(batch, task.key)
             annotated = [
                 (n_docs + i, example)

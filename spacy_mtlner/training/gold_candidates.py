@@ -32,16 +32,28 @@ def make_gold_candidates(
 
     def read(nlp: Language) -> Iterator[Example]:
         for example in corpus(nlp):
-            reference = example.reference
-            words = [token.text for token in reference]
-            spaces = [bool(token.whitespace_) for token in reference]
-            predicted = Doc(nlp.vocab, words=words, spaces=spaces)
-            if spans_key in reference.spans:
-                places = read_fragments(reference, spans_key)
-            else:
-                places = [entity.fragments for entity in read_ents(reference)]
-            candidates = [Entity(CANDIDATE, fragments) for fragments in places]
-            write_entities(predicted, candidates, candidates_key)
-            yield Example(predicted, reference)
+            yield give_candidates(nlp, example.reference, spans_key, candidates_key)
 
     return read
+
+
+def give_candidates(nlp: Language, reference: Doc, spans_key: str, candidates_key: str) -> Example:
+    """Put a doc of the same tokens, with the gold entities' fragments as candidates, beside an
+    annotated one.
+
+    nlp (Language): The pipeline.
+    reference (Doc): The annotated doc.
+    spans_key (str): Spans key of the gold entities; those of a doc without it are in `doc.ents`.
+    candidates_key (str): Spans key of the candidates on the predicted doc.
+    RETURNS (Example): Both.
+    """
+    words = [token.text for token in reference]
+    spaces = [bool(token.whitespace_) for token in reference]
+    predicted = Doc(nlp.vocab, words=words, spaces=spaces)
+    if spans_key in reference.spans:
+        places = read_fragments(reference, spans_key)
+    else:
+        places = [entity.fragments for entity in read_ents(reference)]
+    candidates = [Entity(CANDIDATE, fragments) for fragments in places]
+    write_entities(predicted, candidates, candidates_key)
+    return Example(predicted, reference)

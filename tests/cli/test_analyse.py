@@ -9,7 +9,7 @@ from spacy.tokens import DocBin
 from typer.testing import CliRunner
 
 import spacy_mtlner.cli  # noqa: F401  (registers the commands)
-from tests.evaluation.test_predictions import make_pipeline, make_references
+from tests.evaluation.test_predictions import make_pipeline, make_references, make_typing_pipeline
 
 LOG = '{"epoch":0,"step":0,"losses":{"crf_ner":3.0},"scores":{},"score":0.0}\n'
 
@@ -54,6 +54,15 @@ def test_writes_everything(model: Path, corpus: Path, tmp_path: Path) -> None:
     gone = ("loss", "seen", "training_frequency")
     assert names - left == {f"{name}.{suffix}" for name in gone for suffix in ("png", "svg")}
     assert json.loads((out / "analysis.json").read_text(encoding="utf-8"))["log"] is None
+
+
+def test_typing(corpus: Path, tmp_path: Path) -> None:
+    make_typing_pipeline().to_disk(tmp_path / "typing")
+    result = run(tmp_path / "typing", corpus, tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "Typing of given entities: accuracy" in result.output and "F1" not in result.output
+    found = json.loads((tmp_path / "out" / "analysis.json").read_text(encoding="utf-8"))
+    assert found["is_typing"] and found["score"]["name"] == "accuracy"
 
 
 def test_says_what_is_left_out(model: Path, corpus: Path, tmp_path: Path) -> None:

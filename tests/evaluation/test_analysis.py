@@ -11,6 +11,7 @@ from spacy_mtlner.evaluation.analysis import (
     FLOOR,
     Analysis,
     Group,
+    Score,
     analyse_entities,
     calibrate,
     categorise,
@@ -327,29 +328,46 @@ def test_bootstrap_interval(at_once: int, monkeypatch: pytest.MonkeyPatch) -> No
         *[make_doc("a b")] * 8,
     ]
     analysis = analyse_entities(docs, labels=["A"])
-    assert analysis.f1_interval is not None
-    low, high = analysis.f1_interval
+    assert analysis.score.interval is not None
+    low, high = analysis.score.interval
     table = numpy.array([(1, 2)] * 12 + [(1, 3)] * 9 + [(0, 2)] * 6 + [(0, 0)] * 8)
     drawn = numpy.random.default_rng(1).integers(len(docs), size=(20_000, len(docs)))
     right, both = table[drawn].sum(1).T
     assert [low, high] == pytest.approx(numpy.quantile(2 * right / both, [0.025, 0.975]), abs=0.03)
-    assert low < (analysis.total.f1 or 0) < high
-    assert analysis.f1_interval == analyse_entities(docs, labels=["A"]).f1_interval
+    assert low < (analysis.score.value or 0) < high
+    assert analysis.score.value == pytest.approx(analysis.total.f1)
+    assert analysis.score == analyse_entities(docs, labels=["A"]).score
 
 
 def test_bootstrap_interval_of_what_is_alike() -> None:
     right = make_doc("a", gold=[("A", (0, 1))], predicted=[(0.5, "A", (0, 1))])
     analysis = analyse_entities([right] * 3, labels=["A"])
-    assert analysis.f1_interval == (1.0, 1.0)
+    assert analysis.score == Score("F1", 1.0, (1.0, 1.0))
     # Few docs with entities: some samples have none, and no F1.
     analysis = analyse_entities([right, *[make_doc("b")] * 4], labels=["A"])
-    assert analysis.f1_interval == (1.0, 1.0)
+    assert analysis.score == Score("F1", 1.0, (1.0, 1.0))
+
+
+def test_accuracy_of_typing() -> None:
+    """As `score_typing` counts: fragments of several labels are right with any of them."""
+    doc = make_doc(
+        "a b c d",
+        gold=[("A", (0, 1)), ("B", (0, 1)), ("A", (1, 2)), ("B", (2, 3)), ("A", (3, 4))],
+        predicted=[(0.9, "B", (0, 1)), (0.8, "A", (1, 2)), (0.7, "A", (2, 3))],
+    )
+    docs = [doc, make_doc("b")]
+    analysis = analyse_entities(docs, labels=["A", "B"], is_typing=True)
+    assert analysis.is_typing and analysis.score == Score("accuracy", 0.5, (0.5, 0.5))
+    assert analysis.kinds["label"] == (1, 1) and analysis.kinds["missed"] == (2, 0)
+    assert analysis.to_dict()["score"] == {"name": "accuracy", "value": 0.5, "interval": [0.5, 0.5]}
+    nothing = analyse_entities([make_doc("b")], labels=["A"], is_typing=True)
+    assert nothing.score == Score("accuracy", None, None)
 
 
 def test_nothing_at_all() -> None:
     analysis = analyse_entities([make_doc("no entity")], labels=["A"])
     assert analysis.total == Group("all")
-    assert analysis.f1_interval is None
+    assert analysis.score == Score("F1", None, None)
     assert set(analysis.left_out) == {
         *("confusion", "entity_length", "sentence_length", "training_frequency", "seen"),
         *("calibration", "pca", "true_probability", "discrepancy", "loss"),

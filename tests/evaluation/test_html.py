@@ -140,13 +140,25 @@ def test_numbers_of_the_page() -> None:
     analysis = analyse()
     text = " ".join(" ".join(Page(render(analysis)).text).split())
     assert "3 docs ; 7 more are not annotated" in text.replace("docs;", "docs ;")
-    assert analysis.f1_interval is not None
-    low, high = (f"{100 * value:.1f}" for value in analysis.f1_interval)
+    assert analysis.score.interval is not None
+    low, high = (f"{100 * value:.1f}" for value in analysis.score.interval)
     assert f"The 95 % interval of F1, by a bootstrap over the docs: {low} to {high}." in text
     assert "4 of 4 wrong predictions" in text
     assert "6 points. 1 gold entities are no points" in text
     assert "1 have a true label with a probability below 1e-06" in text
     assert 'doc.spans["mtlner"]' in text
+
+
+def test_typing_is_called_typing() -> None:
+    """No precision, recall or F1 of the whole, that could be taken for those of recognition."""
+    page = Page(render(analyse(is_typing=True)))
+    text = " ".join(" ".join(page.text).split())
+    assert "Typing analysis of <model>" in text and "Typing, no recognition:" in text
+    assert "Accuracy" in text and "The 95 % interval of accuracy" in text
+    assert not {"Precision", "Recall"} & set(page.text)
+    recognition = Page(render(analyse()))
+    assert {"Precision", "Recall"} < set(recognition.text)
+    assert "yping" not in "".join(recognition.text)
 
 
 def styles(cells: list[Cell], level: int) -> list[str]:

@@ -22,6 +22,7 @@ from spacy_mtlner.evaluation.predictions import (
     read_references,
 )
 from spacy_mtlner.pipeline.base import EntityComponent
+from spacy_mtlner.training.gold_candidates import give_candidates
 
 EMBED = {
     "@architectures": "spacy.MultiHashEmbed.v2",
@@ -292,9 +293,38 @@ def test_surfaces_of_training_data(nlp: Language) -> None:
         count_surfaces(docs, "x", "spans")
 
 
-def test_typing_is_no_recognition() -> None:
+def make_typing_pipeline() -> Language:
+    spacy.util.fix_random_seed(0)
     nlp = spacy.blank("en")
     config = {"typing": True, "suggester": None, "candidates_key": "given"}
-    nlp.add_pipe("span_ner", config=config)
-    with pytest.raises(ValueError, match="this analysis is one of recognition"):
-        find_task(nlp)
+    model = {"context": "none", "rnn": None, "span_width": 16, "tok2vec": EMBED}
+    nlp.add_pipe("span_ner", config={**config, "model": model})
+    examples = [give_candidates(nlp, doc, "mtlner", "given") for doc in make_references(nlp)]
+    weights = {"typing_mtlner_acc": 1.0, "spans_mtlner_f": None}
+    nlp.config["training"]["score_weights"] = weights
+    optimizer = nlp.initialize(lambda: examples)
+    optimizer.learn_rate = 0.02
+    nlp.update(examples, sgd=optimizer)
+    return nlp
+
+
+def test_typing_is_no_recognition() -> None:
+    """The fragments of the gold are given, and nothing is missed or spurious."""
+    nlp = make_typing_pipeline()
+    task = find_task(nlp)
+    assert task.is_typing
+    # One entity of a token that the tokenizer does not make.
+    reference = Doc(nlp.vocab, words=["New", "York", "-", "based"], spaces=[True, *[False] * 3])
+    write_entities(reference, [Entity("LOC", ((0, 2),))])
+    references = [*make_references(nlp), reference, nlp.make_doc("not annotated")]
+    found = predict_corpus(nlp, task, references)
+    assert found.n_skipped == 1 and not found.why_no_probabilities
+    for doc in found.docs:
+        assert {m.key for m in doc.gold} == {m.key for m in doc.predicted}
+        assert doc.probabilities is not None
+        assert doc.probabilities.sum(1) == pytest.approx(numpy.ones(len(doc.gold)))
+        assert not doc.probabilities[:, -1].any()
+    analysis = analyse_entities(found.docs, labels=task.labels, is_typing=True)
+    examples = [task.make_example(nlp, doc) for doc in references]
+    assert analysis.score.value == pytest.approx(nlp.evaluate(examples)["typing_mtlner_acc"])
+    assert {kind for kind, counts in analysis.kinds.items() if any(counts)} <= {"right", "label"}
