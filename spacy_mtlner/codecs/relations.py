@@ -147,7 +147,8 @@ def decode_relations(
     is_link = cells.inside >= threshold
     _, later, earlier = locate(cells.links[is_link])
     graph = _Graph.of(earlier, later, cells.inside[is_link], int(lengths.sum()))
-    owners, sizes, tokens, scores = _find_paths(graph, begins, ends)
+    positions = ranges(numpy.zeros_like(lengths), lengths)
+    owners, sizes, tokens, scores = _find_paths(graph, positions, begins, ends)
 
     paths, labels = numpy.nonzero(types[owners] * scores[:, None] >= threshold)
     values = types[owners[paths], labels] * scores[paths]
@@ -191,11 +192,10 @@ class _Graph:
 
 
 def _find_paths(
-    graph: _Graph, begins: IntArray, ends: IntArray
+    graph: _Graph, positions: IntArray, begins: IntArray, ends: IntArray
 ) -> tuple[IntArray, IntArray, IntArray, FloatArray]:
     """All ways from begins to ends: pair, number of tokens, tokens and lowest score of each."""
-    alive = _find_alive(graph, begins, ends)
-    n_tokens = len(graph.firsts) - 1
+    reaches = _find_reachable(graph, positions)
     owners = numpy.arange(len(begins))
     paths, scores = begins[:, None], numpy.ones(len(begins), dtype=numpy.float32)
     found: list[tuple[IntArray, IntArray, FloatArray]] = []
@@ -207,7 +207,7 @@ def _find_paths(
         owners, paths, scores = owners[~is_whole], paths[~is_whole], scores[~is_whole]
         places, links = graph.follow(paths[:, -1])
         targets = graph.targets[links]
-        kept = _contains(alive, owners[places] * n_tokens + targets)
+        kept = reaches[targets, positions[ends[owners[places]]]]
         places, links, targets = places[kept], links[kept], targets[kept]
         owners = owners[places]
         scores = numpy.minimum(scores[places], graph.scores[links])
@@ -233,39 +233,19 @@ def _select_best(owners: IntArray, scores: FloatArray) -> IntArray:
     return numpy.sort(order[ranks < MAX_PATHS])
 
 
-def _find_alive(graph: _Graph, begins: IntArray, ends: IntArray) -> IntArray:
-    """Pairs and tokens, as one number each, rising, over which a way leads from begin to end."""
-    n_tokens = len(graph.firsts) - 1
-    pairs = numpy.arange(len(begins))
-    reached = newest = numpy.unique(pairs * n_tokens + begins)
-    edges: list[tuple[IntArray, IntArray]] = []
-    while len(newest):
-        owners, tokens = numpy.divmod(newest, n_tokens)
-        places, links = graph.follow(tokens)
-        targets = graph.targets[links]
-        kept = targets <= ends[owners[places]]
-        sources = newest[places[kept]]
-        nodes = owners[places[kept]] * n_tokens + targets[kept]
-        edges.append((sources, nodes))
-        newest = numpy.setdiff1d(nodes, reached)
-        reached = numpy.union1d(reached, newest)
-    alive = newest = numpy.intersect1d(pairs * n_tokens + ends, reached)
-    if edges:
-        sources, targets = (numpy.concatenate(part) for part in zip(*edges, strict=True))
-        order = numpy.argsort(targets, kind="stable")
-        sources, targets = sources[order], targets[order]
-    while len(newest):
-        low = numpy.searchsorted(targets, newest)
-        high = numpy.searchsorted(targets, newest, side="right")
-        newest = numpy.setdiff1d(sources[ranges(low, high - low)], alive)
-        alive = numpy.union1d(alive, newest)
-    return alive
-
-
-def _contains(ordered: IntArray, values: IntArray) -> NDArray[numpy.bool_]:
-    places = numpy.searchsorted(ordered, values)
-    places = numpy.minimum(places, max(0, len(ordered) - 1))
-    return ordered[places] == values if len(ordered) else numpy.zeros(len(values), dtype=bool)
+def _find_reachable(graph: _Graph, positions: IntArray) -> NDArray[numpy.bool_]:
+    """To which tokens of its row, by their positions, a way leads from each: (n_tokens, length)."""
+    reaches = numpy.zeros((len(positions), positions.max(initial=-1) + 1), dtype=bool)
+    reaches[numpy.arange(len(positions)), positions] = True
+    sources = numpy.flatnonzero(numpy.diff(graph.firsts))
+    sources = sources[numpy.argsort(-positions[sources], kind="stable")]
+    # Links lead to later tokens, whose ways are known by then: tokens of one position at a time.
+    for some in numpy.split(sources, numpy.flatnonzero(numpy.diff(positions[sources])) + 1):
+        places, links = graph.follow(some)
+        if len(some):
+            starts = numpy.searchsorted(places, numpy.arange(len(some)))
+            reaches[some] |= numpy.logical_or.reduceat(reaches[graph.targets[links]], starts)
+    return reaches
 
 
 def _sort_paths(rows: IntArray, sizes: IntArray, tokens: IntArray) -> IntArray:

@@ -2,7 +2,7 @@
 
 import ctypes
 
-from thinc.api import Optimizer, PyTorchShim
+from thinc.api import Optimizer, PyTorchShim, Shim
 
 TRIM_AFTER = 2  # Updates.
 
@@ -13,6 +13,16 @@ class LearningShim(PyTorchShim):
     """
 
     _n_updates = 0
+
+    def copy(self) -> "LearningShim":
+        """RETURNS (LearningShim): The same with a module of its own. It has an id of its own, by
+        which an optimizer keeps what it knows of the weights: thinc's copies share that.
+        """
+        copied: LearningShim = super().copy()
+        with Shim.global_id_lock:
+            Shim.global_id += 1
+            copied.id = Shim.global_id
+        return copied
 
     def finish_update(self, optimizer: Optimizer) -> None:
         """Change the weights that have a gradient, and those alone: thinc leaves zeros, by which an

@@ -2,7 +2,6 @@
 no token without a vector, prediction in chunks, and a choice of precision.
 """
 
-import copy
 import json
 import warnings
 from collections.abc import Callable
@@ -130,7 +129,7 @@ class EncoderModel(TransformerModel):
         """RETURNS (EncoderModel): The same model with an encoder of its own."""
         settings = self.shim.precision, self.shim.chunk
         copied = EncoderModel(self.attrs["name"], self.attrs["get_spans"], {}, {}, *settings)
-        copied.layers[0] = copy.deepcopy(self.layers[0])
+        copied.layers[0] = self.layers[0].copy()
         copied.attrs["has_transformer"] = self.attrs["has_transformer"]
         copied._dims = dict(self._dims)
         return copied

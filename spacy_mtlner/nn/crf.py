@@ -20,6 +20,8 @@ import torchcrf
 from torch import Tensor
 from torch.autograd.function import Function, once_differentiable
 
+from spacy_mtlner.nn.ragged import exact_dtype
+
 __all__ = [
     "CRF",
     "crf_decode",
@@ -139,7 +141,7 @@ def crf_decode_n_best(
     """
     scores, grid = _lattice(emissions, transitions, start, end, mask)
     steps, batch, size = scores.shape
-    exact = scores.to(_exact_dtype(scores))  # (K, B, S)
+    exact = scores.to(exact_dtype(scores))  # (K, B, S)
     state = F.pad(exact[0, :, None], (0, 0, 0, n - 1), value=-_INF)  # (B, N, S)
     origins = mask.new_empty((steps, batch, n, size), dtype=torch.long)  # (K, B, N, S)
     for k in range(1, steps):
@@ -492,7 +494,7 @@ def _forward_backward(scores: Tensor, grid: Tensor) -> _Messages:
 def _with_exact_rows(messages: _Messages, scores: Tensor, grid: Tensor) -> _Messages:
     """Redo the `exact_rows` of the messages of a lattice, (K, B, S) and (S, S), in log-space."""
     rows = messages.exact_rows  # (E,)
-    dtype = _exact_dtype(scores)
+    dtype = exact_dtype(scores)
     emitted = scores[:, rows].to(dtype)  # (K, E, S)
     states = torch.stack((emitted, emitted.flip(0)), 1)  # (K, 2, E, S)
     moves = torch.stack((grid, grid.T)).to(dtype)[:, None]  # (2, 1, S, S)
@@ -533,8 +535,3 @@ def _exp_(logs: Tensor) -> Tensor:
     """Exponentiate in place, flushing to 0 up to the floor: exp is slow where it underflows."""
     floor = _floor(logs.dtype)
     return torch.threshold_(logs.clamp_(min=math.log(floor) - 1).exp_(), floor, 0)
-
-
-def _exact_dtype(tensor: Tensor) -> torch.dtype:
-    """Get the widest float of the device of a tensor: Apple's GPUs have no float64."""
-    return tensor.dtype if tensor.device.type == "mps" else torch.float64

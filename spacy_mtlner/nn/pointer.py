@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spacy_mtlner.nn.ragged import group_rows
+from spacy_mtlner.nn.ragged import exact_dtype, group_rows
 from spacy_mtlner.nn.rnn import BiRNN, RNNKind
 
 SPAN_CHUNK = 1024  # Tokens whose spans are scored at once.
@@ -140,9 +140,11 @@ def running_sums(values: Tensor) -> Tensor:
     """Sum up the values before each token, so that a span's sum is a difference.
 
     values (Tensor): Values of each token, shape (n_tokens, n).
-    RETURNS (Tensor): Shape (n_tokens + 1, n), in double precision, which long texts need.
+    RETURNS (Tensor): Shape (n_tokens + 1, n), in double precision where the device has it: long
+        texts need it.
     """
-    return torch.cat([values.new_zeros((1, values.shape[1])), values]).double().cumsum(0)
+    padded = torch.cat([values.new_zeros((1, values.shape[1])), values])
+    return padded.to(exact_dtype(values)).cumsum(0)
 
 
 def list_spans(index: Tensor, row_ends: Tensor, max_length: int) -> tuple[Tensor, Tensor]:

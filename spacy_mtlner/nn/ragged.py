@@ -85,3 +85,12 @@ def ungroup(values: Sequence[Tensor], index: Sequence[Tensor], mask: Sequence[Te
     positions = torch.cat([i[m] for i, m in zip(index, mask, strict=True)])  # (n_tokens,)
     flat = torch.cat([v[m] for v, m in zip(values, mask, strict=True)])  # (n_tokens, ...)
     return flat[torch.argsort(positions)]
+
+
+def exact_dtype(tensor: Tensor) -> torch.dtype:
+    """Get the widest float of a tensor's device: Apple's GPUs have no float64.
+
+    tensor (Tensor): The tensor.
+    RETURNS (torch.dtype): float64, or the tensor's own.
+    """
+    return tensor.dtype if tensor.device.type == "mps" else torch.float64

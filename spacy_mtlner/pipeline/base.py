@@ -186,7 +186,8 @@ class EntityComponent(TrainablePipe):
         get_examples (Callable[[], Iterable[Example]]): Returns the training examples.
         nlp (Optional[Language]): The pipeline.
         labels (Optional[Sequence[str]]): The labels; if None, those of the examples' entities.
-        RAISES (ValueError): If there are no labels, or no example is annotated for the component.
+        RAISES (ValueError): If there are no labels, given or in the examples, or the examples have
+            others than those that are given.
         """
         if nlp is not None:
             self._check_score_weights(nlp)
@@ -195,7 +196,10 @@ class EntityComponent(TrainablePipe):
         report = GoldReport()
         keys: set[str] = set()
         for example in get_examples():
-            report.add(self.read_gold(example))
+            gold = self.read_gold(example)
+            report.add(gold)
+            if gold is None and self.cfg["gold"] == "auto":
+                report.n_elsewhere += self._is_annotated_elsewhere(example)
             keys.update(example.reference.spans)
         for label in sorted(report.labels) if labels is None else labels:
             self.add_label(label)
@@ -497,10 +501,14 @@ class EntityComponent(TrainablePipe):
                         f"sourced."
                     )
 
+    def _is_annotated_elsewhere(self, example: Example) -> bool:
+        other = "ents" if self.cfg["gold_source"] == "spans" else "spans"
+        return is_annotated(example.reference, self.key, other)
+
     def _warn_of_other_source(self, examples: Sequence[Example]) -> None:
-        source = self.cfg["gold_source"]
-        other = "ents" if source == "spans" else "spans"
-        if any(is_annotated(example.reference, self.key, other) for example in examples):
+        if any(map(self._is_annotated_elsewhere, examples)):
+            source = self.cfg["gold_source"]
+            other = "ents" if source == "spans" else "spans"
             warnings.warn(
                 f"{self.name} learns nothing from a batch: it reads gold from doc.{source}, as "
                 f"decided at initialization, but these docs are annotated in doc.{other} alone.",

@@ -49,6 +49,7 @@ class GoldReport:
     n_annotated (int): Docs that are annotated for the task.
     n_unaligned (int): Entities that the predicted tokens cannot express.
     n_dropped (int): Entities that the component cannot represent.
+    n_elsewhere (int): Docs that are annotated, but not where the gold was found in others.
     labels (Counter[str]): Entities by label.
     lengths (Counter[int]): Entities by number of tokens from their first to their last.
     """
@@ -57,6 +58,7 @@ class GoldReport:
     n_annotated: int = 0
     n_unaligned: int = 0
     n_dropped: int = 0
+    n_elsewhere: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     lengths: Counter[int] = field(default_factory=Counter)
 
@@ -147,7 +149,8 @@ def read_gold(
         unknown = numpy.zeros(len(example.predicted), dtype=bool)
         unknown[numpy.concatenate([tokens.touched(*range_) for range_ in ranges])] = True
         for entity in kept:  # What stands beside it in a token is known by the entity.
-            unknown[entity.start : entity.end] = False
+            for start, end in entity.fragments:
+                unknown[start:end] = False
     weight = float(reference.user_data.get(WEIGHT, 1.0))
     if not 0 <= weight < math.inf:
         raise ValueError(
@@ -217,6 +220,12 @@ def check_report(
         )
     elif missing:
         complaints.append(f"no training example for {', '.join(missing)}.")
+    if report.n_elsewhere:
+        complaints.append(
+            f"{report.n_elsewhere} of {report.n_docs} training docs teach nothing: others have "
+            f"gold in {where}, where it is read then, but these do not. Put all gold in one "
+            f"place, or name the one that counts by the setting 'gold'."
+        )
     if report.n_unaligned:
         complaints.append(
             f"{report.n_unaligned} gold entities begin or end inside a token of the pipeline's "

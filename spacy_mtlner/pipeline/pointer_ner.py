@@ -232,16 +232,14 @@ class PointerEntityRecognizer(SideTextComponent):
         known = self.cfg["descriptions"]
         self.cfg["descriptions"] = {**known, label: description}
         try:
-            is_new = self.add_label(label)
+            self.add_label(label)
         except ValueError:
             self.cfg["descriptions"] = known
             raise
-        self.side_texts.forget()
-        if is_new and self.is_initialized:
-            self.cfg["untrained"].append(label)
 
     def add_label(self, label: str) -> int:
-        """Add a label. If the component is trained with descriptions, `add_type` must be used.
+        """Add a label. A component that is trained with descriptions needs one of it, from the
+        present ones or by `add_type`, and finds its entities by that alone until it learns more.
 
         label (str): The label.
         RETURNS (int): 1, or 0 if it was there already.
@@ -253,9 +251,13 @@ class PointerEntityRecognizer(SideTextComponent):
                 f"in no entity. Rename it, or set beta = 1 to do without descriptions."
             )
         needs_description = self.is_initialized and self._is_described
-        if needs_description and label not in {*self.labels, *self.cfg["descriptions"]}:
+        if needs_description and not self.cfg["descriptions"].get(label, "").strip():
             raise ValueError(f"{self.name}: use add_type({label!r}, description) instead.")
-        return super().add_label(label)
+        is_new = super().add_label(label)
+        self.side_texts.forget()
+        if is_new and needs_description:
+            self.cfg["untrained"].append(label)
+        return is_new
 
     @property
     def _is_described(self) -> bool:

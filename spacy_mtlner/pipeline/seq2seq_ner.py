@@ -5,6 +5,7 @@ Implements "Multi-task Transformer with Relation-attention and Type-attention fo
 Recognition".
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +35,7 @@ from spacy_mtlner.codecs.relations import (
     encode_relations,
     locate_cells,
 )
-from spacy_mtlner.codecs.sequence import decode_sequences, encode_sequences, list_allowed
+from spacy_mtlner.codecs.sequence import END, decode_sequences, encode_sequences, list_allowed
 from spacy_mtlner.codecs.tags import IntArray, ranges
 from spacy_mtlner.entities import DEFAULT_KEY, Entity, Fragments, shift_fragments
 from spacy_mtlner.models.seq2seq import BART_PREFIX, KnownNames, Seq2SeqInputs, split_windows
@@ -486,7 +487,17 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
                 own,
             )
         ]
-        symbols = encode_sequences(entities, len(ids))[:, : self.model.attrs["max_steps"]]
+        symbols = encode_sequences(entities, len(ids))
+        n_steps = self.model.attrs["max_steps"]
+        if symbols.shape[1] > n_steps:
+            n_cut = (symbols[:, n_steps - 1] != END).sum()
+            warnings.warn(
+                f"{self.name}: the gold of {n_cut} windows of a batch is longer than {n_steps} "
+                f"symbols, the most that are generated, and is cut off: raise max_symbols, or "
+                f"lower the window, in [components.{self.name}.model].",
+                stacklevel=3,
+            )
+            symbols = symbols[:, :n_steps]
         relations = None
         if self._learns_relations:
             relations = encode_relations(entities, windows, len(ids))

@@ -11,6 +11,7 @@ from typing import Any
 from spacy.language import Language
 from spacy.pipeline import Tok2Vec
 from spacy.tokens import Doc
+from spacy.training import Example
 from spacy.vocab import Vocab
 from thinc.api import Model, Optimizer, Ragged
 
@@ -57,13 +58,11 @@ class SideTexts:
         self.make_docs = make_docs
         self.what = what
         self.remedy = remedy
-        self._nlp = PipelineRef(nlp)
-        self._vocab = nlp.vocab  # Of the docs for which the pipeline was found.
-        self._docs: list[Doc] | None = None
-        self._docs_of = PipelineRef(None)
-        self._encoded: Rows | None = None
-        self._encoded_by = PipelineRef(None)
-        self._encoder: tuple[Any, Any] = (None, None)
+        self._pipelines = [PipelineRef(nlp)]
+        self._foreign: Vocab | None = None  # Of docs that are of none of the pipelines.
+        # Each with what it was made by, and replaced as a whole: other threads read them.
+        self._docs: tuple[list[Doc], PipelineRef] | None = None
+        self._encoded: tuple[Rows, PipelineRef, tuple[Any, Any]] | None = None
 
     def forget(self, *, is_encoder_alone: bool = False) -> None:
         """Have the texts encoded again when they are needed next.
@@ -81,9 +80,10 @@ class SideTexts:
         RETURNS (list[Doc]): The docs.
         """
         nlp = self.find_pipeline(vocab)
-        if self._docs is None or self._docs_of() is not nlp:
-            self._docs, self._docs_of = self.make_docs(nlp), PipelineRef(nlp)
-        return self._docs
+        kept = self._docs
+        if kept is None or kept[1]() is not nlp:
+            self._docs = kept = self.make_docs(nlp), PipelineRef(nlp)
+        return kept[0]
 
     def predict(self, vocab: Vocab) -> Rows:
         """Encode the texts, or take what is kept of them.
@@ -97,11 +97,15 @@ class SideTexts:
         tok2vec = self.component.model.get_ref("tok2vec")
         listener = _find_listener(tok2vec)
         encoder = (tok2vec, listener and listener.state[1])
-        is_same = all(a is b for a, b in zip(encoder, self._encoder, strict=True))
-        if self._encoded is None or self._encoded_by() is not nlp or not is_same:
-            self._encoded = self._make_encoder(nlp, vocab).predict()
-            self._encoded_by, self._encoder = PipelineRef(nlp), encoder
-        return self._encoded
+        kept = self._encoded
+        if (
+            kept is None
+            or kept[1]() is not nlp
+            or any(a is not b for a, b in zip(encoder, kept[2], strict=True))
+        ):
+            rows = self._make_encoder(nlp, vocab).predict()
+            self._encoded = kept = rows, PipelineRef(nlp), encoder
+        return kept[0]
 
     def begin_update(self, vocab: Vocab) -> tuple[Rows, Callable[[Rows], None]]:
         """Encode the texts for an update.
@@ -117,6 +121,13 @@ class SideTexts:
         docs = self.docs(vocab)
         return SideTextEncoder(nlp, self.component, docs, what=self.what, remedy=self.remedy)
 
+    def prefer(self, nlp: Language) -> None:
+        """Prefer a pipeline to others of the same vocab that the component is in.
+
+        nlp (Language): The pipeline.
+        """
+        self._pipelines = [PipelineRef(nlp), *(ref for ref in self._pipelines if ref() is not nlp)]
+
     def find_pipeline(self, vocab: Vocab) -> Language:
         """Find the pipeline that the component is in; of several, the one of the docs' vocab.
 
@@ -124,24 +135,33 @@ class SideTexts:
         RETURNS (Language): The pipeline.
         RAISES (ValueError): If the component is in none.
         """
-        nlp = self._nlp()
-        if (
-            nlp is None
-            or not self._is_in(nlp)
-            or (nlp.vocab is not vocab and self._vocab is not vocab)
-        ):
+        known = [nlp for ref in self._pipelines if (nlp := ref()) is not None and self._is_in(nlp)]
+        is_foreign = bool(known) and vocab is self._foreign
+        if not is_foreign and all(nlp.vocab is not vocab for nlp in known):
             # A component that was added with `source=` is not told so.
-            languages = [o for o in gc.get_objects() if issubclass(type(o), Language)]
-            found = sorted(filter(self._is_in, languages), key=lambda o: o.vocab is not vocab)
-            if not found:
+            found = filter(self._is_in, _find_pipelines(self.component))
+            known += [nlp for nlp in found if all(nlp is not other for other in known)]
+            if not known:
                 message = f"is in no pipeline, whose tokenizer its {self.what} need."
                 raise ValueError(f"{self.component.name} {message}")
-            nlp = found[0]
-            self._nlp, self._vocab = PipelineRef(nlp), vocab
-        return nlp
+            self._pipelines = [PipelineRef(nlp) for nlp in known]
+            if all(nlp.vocab is not vocab for nlp in known):
+                self._foreign = vocab
+        return next((nlp for nlp in known if nlp.vocab is vocab), known[0])
 
     def _is_in(self, nlp: Language) -> bool:
         return any(pipe is self.component for _, pipe in nlp.components)
+
+
+def _find_pipelines(component: Any) -> list[Language]:
+    """The pipelines whose list of names and components holds a component."""
+    # Not among all objects there are: some are half made by other threads.
+    holders = [component]
+    for kind in (tuple, list):
+        holders = [o for o in gc.get_referrers(*holders) if type(o) is kind]
+    owners = gc.get_referrers(*holders)
+    owners += gc.get_referrers(*(o for o in owners if type(o) is dict))
+    return [o for o in owners if issubclass(type(o), Language)]
 
 
 class Listener:
@@ -242,6 +262,24 @@ class SideTextComponent(EntityComponent):
     """
 
     side_texts: SideTexts
+
+    def initialize(
+        self,
+        get_examples: Callable[[], Iterable[Example]],
+        *,
+        nlp: Language | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        """Initialise the component, which reads its texts with this pipeline from now on.
+
+        get_examples (Callable[[], Iterable[Example]]): Returns the training examples.
+        nlp (Optional[Language]): The pipeline.
+        labels (Optional[Sequence[str]]): The labels; if None, those of the examples' entities.
+        RAISES (ValueError): As `EntityComponent.initialize`.
+        """
+        if nlp is not None:
+            self.side_texts.prefer(nlp)
+        super().initialize(get_examples, nlp=nlp, labels=labels)
 
     def finish_update(self, sgd: Optimizer) -> None:
         """Change the weights by their gradients, the head's at its own learning rate.

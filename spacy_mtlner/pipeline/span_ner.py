@@ -238,8 +238,8 @@ class SpanEntityRecognizer(EntityComponent):
         get_examples (Callable[[], Iterable[Example]]): Returns the training examples.
         nlp (Optional[Language]): The pipeline.
         labels (Optional[Sequence[str]]): The labels; if None, those of the examples' entities.
-        RAISES (ValueError): If there are no labels, no example is annotated for the component, or
-            nothing puts candidates under candidates_key.
+        RAISES (ValueError): As `EntityComponent.initialize`, or if nothing puts candidates under
+            candidates_key.
         """
         if nlp is not None and self.cfg["candidates_key"] and not self.cfg["typing"]:
             examples = islice(get_examples(), _REPORTED_DOCS)

@@ -1,5 +1,7 @@
 """Updates of torch modules in a pipeline."""
 
+import copy
+
 import pytest
 import torch
 from thinc.api import Adam, Optimizer, Shim
@@ -29,6 +31,16 @@ def test_weights_without_a_gradient_stay() -> None:
     shim.finish_update(optimizer)
     assert torch.equal(module.weight, weight)
     assert not torch.equal(module.bias, bias)
+
+
+def test_a_copy_is_another_one_to_the_optimizer() -> None:
+    """Which keeps moments by a shim's id and the names of its weights."""
+    shim = LearningShim(nn.Linear(2, 2))
+    copies = [shim.copy(), copy.deepcopy(shim).copy()]
+    assert len({shim.id, *(copied.id for copied in copies)}) == 3
+    for copied in copies:
+        assert torch.equal(copied._model.weight, shim._model.weight)
+        assert copied._model.weight is not shim._model.weight
 
 
 def test_freed_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,6 +231,24 @@ def test_gold_in_spans_goes_before_ents() -> None:
     assert component.labels == ("LOC", "PER")
 
 
+@pytest.mark.parametrize("gold", ["auto", "spans"])
+def test_docs_with_gold_in_the_other_place_are_counted(gold: str) -> None:
+    """But where the place was named, which tells that the other one does not count."""
+    nlp = spacy.blank("en")
+    add_crf(nlp, gold=gold)
+    references = [nlp.make_doc("Ada saw Berlin") for _ in range(3)]
+    for reference in references:
+        reference.ents = [Span(reference, 2, 3, label="LOC")]
+    examples = make_examples(nlp)
+    examples += [Example(nlp.make_doc(doc.text), doc) for doc in references]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        nlp.initialize(lambda: examples)
+    found = [str(w.message) for w in caught if "teach nothing" in str(w.message)]
+    assert len(found) == (gold == "auto")
+    assert all("3 of 9 training docs" in message for message in found)
+
+
 def test_tokens_of_unknown_ents_are_marginalised() -> None:
     nlp = spacy.blank("en")
     component = add_crf(nlp)

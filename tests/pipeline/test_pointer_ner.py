@@ -322,9 +322,15 @@ def test_add_label_needs_a_description_once_trained(trained: Language) -> None:
     assert component.add_label("LOC") == 0
     assert component.labels == ("LOC", "ORG", "PER")
     component.set_descriptions({**DESCRIPTIONS, "DRUG": "a drug"})
+    nlp("Ada saw Berlin")  # The descriptions of the present labels are kept from now on.
     assert component.add_label("DRUG") == 1
     assert component.labels == ("LOC", "ORG", "PER", "DRUG")
-    nlp("Ada saw Berlin")
+    assert component.cfg["untrained"] == ["DRUG"]
+    assert component.add_label("DRUG") == 0
+    added = copy_of(trained)
+    pointers_of(added).add_type("DRUG", "a drug")
+    assert_predicts_the_same(nlp, added)
+    nlp.update(make_examples(nlp), sgd=False)
 
 
 def test_added_label_is_learned() -> None:
@@ -848,6 +854,20 @@ def test_sourced_component_over_another_encoder() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nlp.add_pipe("pointer_ner", source=source)
+    assert_predicts_as_if_loaded(nlp)
+
+
+def test_initialized_in_another_pipeline_of_the_same_vocab() -> None:
+    """Its descriptions are read by the encoder that trains with it, not by the source's."""
+    source, _ = make_shared()
+    nlp = spacy.blank("en", vocab=source.vocab)
+    nlp.add_pipe("tok2vec", config={"model": ENCODER})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nlp.add_pipe("pointer_ner", source=source)
+    nlp.config["initialize"]["components"]["pointer_ner"] = {"descriptions": DESCRIPTIONS}
+    nlp.initialize(lambda: make_examples(nlp))
+    assert pointers_of(nlp).side_texts.find_pipeline(nlp.vocab) is nlp
     assert_predicts_as_if_loaded(nlp)
 
 

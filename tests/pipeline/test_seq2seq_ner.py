@@ -450,6 +450,17 @@ def test_unknown_tokens_teach_nothing() -> None:
     assert relations[1, 0, 0] and relations[1, 2, 3]
 
 
+def test_unknown_tokens_between_fragments_stay_unknown() -> None:
+    nlp = spacy.blank("en")
+    component = add_seq2seq(nlp)
+    (example,) = make_examples(nlp, data=[("a b c d e", [("ADR", ((0, 1), (3, 4)))])])
+    component.cfg["gold_source"] = "spans"
+    example.reference.user_data[UNKNOWN] = {"mtlner": [1, 3, 4]}
+    gold = component.read_gold(example)
+    assert gold is not None and gold.unknown is not None
+    assert gold.unknown.tolist() == [False, True, False, False, True]
+
+
 def test_entities_across_windows_are_counted() -> None:
     nlp = spacy.blank("en")
     component = add_seq2seq(nlp, model={"window": 4})
@@ -551,15 +562,17 @@ def test_overlap_out_of_its_range(overlap: int) -> None:
 
 
 def test_long_training_doc_is_cut_to_the_positions() -> None:
-    """More gold symbols than there are positions: the first ones are learned."""
+    """More gold symbols than there are positions: the first ones are learned, with a warning."""
     nlp = spacy.blank("en")
     component = add_seq2seq(nlp, model={"window": 8, "max_symbols": 1.0})
     gold: Gold = [("ADR", ((i, j),)) for i in range(8) for j in range(i + 1, 9)]
     examples = make_examples(nlp, data=[("a b c d e f g h", gold)])
     nlp.initialize(lambda: examples)
-    golds = component.read_golds(examples)
+    with pytest.warns(UserWarning, match="gold of 1 windows of a batch is longer than 17 symbols"):
+        golds = component.read_golds(examples)
     assert golds.symbols.shape[1] == component.model.attrs["max_steps"] == 17
-    assert component.update(examples, losses={})["seq2seq_ner"] > 0
+    with pytest.warns(UserWarning, match="raise max_symbols"):
+        assert component.update(examples, losses={})["seq2seq_ner"] > 0
     nlp("a b c d e f g h")
 
 

@@ -9,8 +9,10 @@ import spacy
 from spacy.language import Language
 from spacy.ml.models import build_hash_embed_cnn_tok2vec
 from spacy.tokens import Doc
+from spacy.vocab import Vocab
 from thinc.api import Model, chain, noop
 
+from spacy_mtlner.pipeline import side_texts
 from spacy_mtlner.pipeline.side_texts import PipelineRef, SideTexts
 
 
@@ -93,6 +95,34 @@ def test_finds_the_pipeline_it_was_moved_to() -> None:
     Language.component("holder", func=holder)
     other.add_pipe("holder")
     assert texts.find_pipeline(other.vocab) is other
+
+
+def test_all_its_pipelines_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that alternates between pipelines, maybe in several threads, is not sought each time."""
+    nlp, other = spacy.blank("en"), spacy.blank("en")
+    texts, holder = make(nlp)
+    other.add_pipe("holder")
+    stranger = Vocab()
+    calls = []
+    find = side_texts._find_pipelines
+    monkeypatch.setattr(side_texts, "_find_pipelines", lambda c: calls.append(c) or find(c))
+    for _ in range(3):
+        assert texts.find_pipeline(nlp.vocab) is nlp
+        assert texts.find_pipeline(other.vocab) is other
+        assert texts.find_pipeline(stranger) in (nlp, other)
+    assert calls == [holder, holder]
+
+
+def test_of_several_of_one_vocab_the_preferred() -> None:
+    nlp = spacy.blank("en")
+    texts, _ = make(nlp)
+    other = spacy.blank("en", vocab=nlp.vocab)
+    other.add_pipe("holder")
+    assert texts.find_pipeline(nlp.vocab) is nlp
+    texts.prefer(other)
+    assert texts.find_pipeline(nlp.vocab) is other
+    other.remove_pipe("holder")
+    assert texts.find_pipeline(nlp.vocab) is nlp
 
 
 def test_reference_is_weak_and_survives_pickling() -> None:
