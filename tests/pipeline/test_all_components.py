@@ -343,11 +343,9 @@ def test_static_vectors_that_are_not_initialised(factory: str) -> None:
     source = make_nlp(factory, tok2vec={**ENCODER, "pretrained_vectors": True})
     source.vocab.set_vector("London", numpy.ones(4, dtype="f"))
     source.initialize(lambda: make_examples(source))
-    nlp = spacy.blank("en")
+    nlp = make_nlp("crf_ner")
     with pytest.warns(UserWarning, match="W113"):
         nlp.add_pipe(factory, source=source, name="frozen")
-    add_component(nlp, "crf_ner")
-    nlp.config["training"]["score_weights"] = {"spans_crf_ner_f": 1.0}
     with nlp.select_pipes(disable="frozen"):
         nlp.initialize(lambda: make_examples(nlp))
 
