@@ -14,9 +14,11 @@ from spacy.cli._util import setup_gpu
 from spacy.cli.evaluate import evaluate as spacy_evaluate
 from spacy.cli.train import train as spacy_train
 from spacy.util import load_config
+from thinc.api import Config
 from wasabi import msg
 
 from spacy_mtlner.cli.convert import print_report
+from spacy_mtlner.cli.vectors import vectors_cli
 from spacy_mtlner.formats import CorpusError, Report
 from spacy_mtlner.formats.convert import Settings, plan_jobs, run_jobs
 
@@ -44,6 +46,12 @@ CORPORA = {
 
 Name = Annotated[str, typer.Argument(help=f"Corpus: {', '.join(CORPORA)}")]
 Data = Annotated[Path, typer.Argument(help="Folder with the corpora's folders")]
+# Recipes that a corpus alone does not train, or evaluate.
+OTHERS = {
+    "multitask": "It learns from a second corpus as well: see docs/multitask_crf_ner.md.",
+    "typing": "It is given where entities are, and scored otherwise: see scripts/typing_table.py.",
+}
+
 Recipe = Annotated[str, typer.Argument(help="Recipe: the name of a config, without its language")]
 app = typer.Typer(help=__doc__, rich_markup_mode=None)
 
@@ -85,16 +93,27 @@ def convert_found(data: Data, names: list[Name]) -> None:
 
 @app.command()
 def train(name: Name, recipe: Recipe, steps: int, gpu: int = -1) -> None:
-    """Train a recipe, to training/NAME/RECIPE; descriptions are assets/descriptions_NAME.json."""
+    """Train a recipe, to training/NAME/RECIPE; descriptions are assets/descriptions_NAME.json, and
+    static vectors are made from the training part."""
+    config = _find_config(recipe, name)
+    lang = _find(name).lang
     setup_gpu(gpu)
-    config = Path(f"configs/{recipe}_{_find(name).lang}.cfg")
+    corpus = Path(f"corpus/{name}/train.spacy")
     overrides = {
-        "paths.train": f"corpus/{name}/train.spacy",
+        "paths.train": str(corpus),
         "paths.dev": f"corpus/{name}/dev.spacy",
         "training.max_steps": steps,
     }
-    if "descriptions" in load_config(config)["paths"]:
+    settings = load_config(config)
+    if settings["nlp"]["lang"] != lang:
+        encoder = load_config(f"configs/transformer_crf_{lang}.cfg")["paths"]["encoder"]
+        overrides |= {"nlp.lang": lang, "paths.encoder": encoder}
+    if "descriptions" in settings["paths"]:
         overrides["paths.descriptions"] = f"assets/descriptions_{name}.json"
+    if _reads_vectors(settings):
+        vectors = Path(f"training/{name}/vectors")
+        vectors_cli([corpus], vectors, lang=lang, force=True)
+        overrides["paths.vectors"] = str(vectors)
     spacy_train(config, Path(f"training/{name}/{recipe}"), use_gpu=gpu, overrides=overrides)
 
 
@@ -133,6 +152,37 @@ def _find(name: str) -> Corpus:
     if name not in CORPORA:
         msg.fail(f"Unknown corpus {name!r}", f"Known ones: {', '.join(CORPORA)}.", exits=1)
     return CORPORA[name]
+
+
+def _find_config(recipe: str, name: str) -> Path:
+    """The config of a recipe for a corpus's language."""
+    configs = find_configs(_find(name).lang)
+    if recipe not in configs:
+        reason = f"{OTHERS[recipe]} " if recipe in OTHERS else ""
+        known = f"Recipes that can be: {', '.join(sorted(configs))}."
+        msg.fail(f"Recipe {recipe!r} cannot be trained on {name}", f"{reason}{known}", exits=1)
+    return configs[recipe]
+
+
+def find_configs(lang: str) -> dict[str, Path]:
+    """Find the configs of the recipes that a corpus is enough for.
+
+    lang (str): The corpus's language.
+    RETURNS (dict[str, Path]): Recipes and configs.
+    """
+    configs: dict[str, Path] = {}
+    for path in sorted(Path("configs").glob("*.cfg")):
+        own = load_config(path)["nlp"]["lang"]
+        recipe = path.stem.removesuffix(f"_{own}")
+        # pointer_transformer takes any encoder and language.
+        if recipe not in OTHERS and (own == lang or recipe == "pointer_transformer"):
+            configs[recipe] = path
+    return configs
+
+
+def _reads_vectors(config: Config) -> bool:
+    models = (component.get("model", {}) for component in config["components"].values())
+    return any(model.get("tok2vec", {}).get("include_static_vectors") for model in models)
 
 
 if __name__ == "__main__":

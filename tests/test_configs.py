@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 import spacy
 from spacy.schemas import ConfigSchemaTraining
+from spacy.tokens import DocBin
+from spacy.training.initialize import init_nlp
 from spacy.util import load_config, load_model_from_config
+
+from spacy_mtlner.entities import Entity, write_entities
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.cfg"))
 RECIPES = sorted(path.stem[:-3] for path in CONFIGS if path.stem.endswith("_zh"))
@@ -23,6 +27,19 @@ def test_config_builds_its_pipeline(path: Path) -> None:
     assert {name: value for name, value in training["score_weights"].items() if value} == {
         main: 1.0
     }
+
+
+@pytest.mark.parametrize("recipe", ["span", "typing"])
+def test_recipes_over_vectors_tell_that_they_need_them(recipe: str, tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    doc = nlp.make_doc("Ada went home")
+    write_entities(doc, [Entity("PER", ((0, 1),))])
+    path = tmp_path / "train.spacy"
+    DocBin(docs=[doc]).to_disk(path)
+    (config,) = (c for c in CONFIGS if c.stem == f"{recipe}_en")
+    overrides = {"paths.train": str(path), "paths.dev": str(path)}
+    with pytest.raises(ValueError, match=r"^span_ner: .*paths\.vectors.*include_static_vectors"):
+        init_nlp(load_config(config, overrides=overrides))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

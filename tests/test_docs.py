@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from spacy_mtlner.cli import mtlner_cli
 from spacy_mtlner.evaluation.figures import FIGURES
 from spacy_mtlner.formats import READERS, Record, Report, read_corpus
 from spacy_mtlner.formats.convert import WRITER_SUFFIXES
+from spacy_mtlner.formats.corpus import make_corpus
 from spacy_mtlner.formats.detect import detect_format
 from spacy_mtlner.models.crf_tagger import build_crf_tagger_v1
 from spacy_mtlner.models.encoders import build_character_embed_v1, build_transformer_encoder_v1
@@ -28,6 +30,8 @@ from spacy_mtlner.models.transformer import (
     build_tok2vec_transformer_v1,
     build_transformer_model_v1,
 )
+from spacy_mtlner.training.gold_candidates import make_gold_candidates
+from spacy_mtlner.training.pseudo_labels import make_pseudo_labeller
 from spacy_mtlner.training.task_corpora import make_task_corpora
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +47,9 @@ BUILDERS = {
     "spacy_mtlner.Tok2VecTransformer.v1": ("encoders", build_tok2vec_transformer_v1),
     "spacy_mtlner.safe_spans.v1": ("encoders", make_safe_spans),
     "spacy_mtlner.TaskCorpora.v1": ("multitask_crf_ner", make_task_corpora),
+    "spacy_mtlner.pseudo_label.v1": ("multitask_crf_ner", make_pseudo_labeller),
+    "spacy_mtlner.GoldCandidates.v1": ("span_ner", make_gold_candidates),
+    "spacy_mtlner.Corpus.v1": ("corpora", make_corpus),
 }
 
 
@@ -170,8 +177,46 @@ def test_figures_and_options_of_the_analysis() -> None:
     assert options == {name for names in known for name in names if name.startswith("--")}
 
 
+def find_anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives a page's titles; repeated ones are numbered."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    anchors: set[str] = set()
+    seen: Counter[str] = Counter()
+    for title in re.findall(r"^#{1,6} +(.*?)[ #]*$", text, re.MULTILINE):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title)
+        slug = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
+        anchors.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return anchors
+
+
+def test_anchors_are_those_of_github() -> None:
+    text = """# A `code_name`: what's new, and *when*?
+```bash
+# no title
+```
+## Twice
+### Twice
+## A - b [linked](page.md) 中文, v1.0 ##
+#tag
+"""
+    assert find_anchors(text) == {
+        "a-code_name-whats-new-and-when",
+        "twice",
+        "twice-1",
+        "a---b-linked-中文-v10",
+    }
+
+
 def test_links_of_the_docs() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-            if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            if target.startswith("http"):
+                continue
+            name, _, anchor = target.partition("#")
+            path = page.parent / name if name else page
+            assert path.exists(), f"{page.name}: {target}"
+            if anchor:
+                anchors = find_anchors(path.read_text(encoding="utf-8"))
+                assert anchor in anchors, f"{page.name}: {target}"

@@ -15,7 +15,7 @@ from spacy_mtlner.cli.convert import print_tallies
 from spacy_mtlner.cli.options import FormatName, Lang, SpansKey
 from spacy_mtlner.entities import DEFAULT_KEY, read_entities
 from spacy_mtlner.formats import Report, read_docs
-from spacy_mtlner.formats.base import replacing
+from spacy_mtlner.formats.base import read_lines, replacing
 from spacy_mtlner.formats.convert import Job, Settings, make_tokenizer, read_sources
 from spacy_mtlner.formats.files import AUTO, find_sources
 from spacy_mtlner.pipeline.knowledge import (
@@ -27,6 +27,7 @@ from spacy_mtlner.pipeline.knowledge import (
 )
 
 LIST_SUFFIXES = (".txt", ".tsv")
+_N_SHOWN = 8
 
 
 class Source(str, Enum):
@@ -75,7 +76,7 @@ def knowledge_cli(
         if source is Source.corpus:
             knowledge = _read_corpus(source_path, spans_key, format_name, lang, report)
         elif source is Source.wordlist:
-            knowledge = _read_lists(source_path, _read_types(types))
+            knowledge = _read_lists(source_path, _read_types(types), report)
         else:
             if types is None:
                 raise ValueError(
@@ -88,7 +89,8 @@ def knowledge_cli(
         }
         n_names = sum(map(len, knowledge.values()))
         if n_names == 0:
-            raise ValueError(f"{source_path} has no known entities.")
+            rare = f" of a frequency of {min_frequency:g} or more" if min_frequency else ""
+            raise ValueError(f"{source_path} has no known entities{rare}.")
         output.parent.mkdir(parents=True, exist_ok=True)
         with replacing(output) as path:
             write_knowledge(knowledge, path)
@@ -127,18 +129,28 @@ def _read_kb(path: Path, types: dict[str, str]) -> Knowledge:
         raise ValueError(f"{path} is no folder of a saved InMemoryLookupKB.")
     kb = InMemoryLookupKB(Vocab(), entity_vector_length=1)
     kb.from_disk(path)
+    ids = kb.get_entity_strings()
+    untyped = sorted(set(ids) - types.keys())
+    if untyped:
+        title = f"Entities that --types gives no type, left out: {len(untyped)} of {len(ids)}"
+        msg.warn(title, _join_some(untyped))
     return read_kb(kb, types)
 
 
-def _read_lists(path: Path, types: dict[str, str]) -> Knowledge:
+def _read_lists(path: Path, types: dict[str, str], report: Report) -> Knowledge:
     paths = [path]
     if path.is_dir():
         paths = sorted(p for p in path.iterdir() if p.suffix in (".jsonl", *LIST_SUFFIXES))
+    lists = [part for part in paths if part.suffix in LIST_SUFFIXES]
+    unused = sorted(types.keys() - {name for part in lists for name in (part.name, part.stem)})
+    if unused:
+        title = f"Names in --types that no word list in {path} has: {len(unused)}"
+        msg.warn(title, _join_some(unused))
     found: Knowledge = {}
     for part in paths:
         if part.suffix in LIST_SUFFIXES:
             label = types.get(part.name, types.get(part.stem, part.stem))
-            items = [(label, *item) for item in _read_list(part)]
+            items = [(label, *item) for item in _read_list(part, report)]
         else:
             items = [
                 (label, name, value)
@@ -151,21 +163,24 @@ def _read_lists(path: Path, types: dict[str, str]) -> Knowledge:
     return found
 
 
-def _read_list(path: Path) -> Iterator[tuple[str, float]]:
+def _join_some(names: list[str]) -> str:
+    return f"{', '.join(names[:_N_SHOWN])}{', ...' if len(names) > _N_SHOWN else ''}"
+
+
+def _read_list(path: Path, report: Report) -> Iterator[tuple[str, float]]:
     """Names and frequencies of lines `name<TAB>frequency`; one without counts as 1."""
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            name, *rest = (cell.strip() for cell in line.split("\t"))
-            if not name:
-                continue
-            try:
-                value = float(rest[0]) if rest and rest[0] else 1.0
-            except ValueError:
-                raise ValueError(
-                    f"{path}, line {number}: {rest[0]!r} is no frequency. Lines must be a name, "
-                    f"and a tab and a number if need be."
-                ) from None
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{path}, line {number}: a frequency cannot be {rest[0]}.")
-            if value:
-                yield name, value
+    for number, line in read_lines(path, report):
+        name, *rest = (cell.strip() for cell in line.split("\t"))
+        if not name:
+            continue
+        try:
+            value = float(rest[0]) if rest and rest[0] else 1.0
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {number}: {rest[0]!r} is no frequency. Lines must be a name, "
+                f"and a tab and a number if need be."
+            ) from None
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"{path}, line {number}: a frequency cannot be {rest[0]}.")
+        if value:
+            yield name, value

@@ -186,9 +186,10 @@ class EntityComponent(TrainablePipe):
         get_examples (Callable[[], Iterable[Example]]): Returns the training examples.
         nlp (Optional[Language]): The pipeline.
         labels (Optional[Sequence[str]]): The labels; if None, those of the examples' entities.
-        RAISES (ValueError): If there are no labels, given or in the examples, or the examples have
-            others than those that are given.
+        RAISES (ValueError): If there are no labels, given or in the examples, the examples have
+            others than those that are given, or the model reads static vectors and there are none.
         """
+        self._check_vectors()
         if nlp is not None:
             self._check_score_weights(nlp)
         if self.cfg["gold"] == "auto":
@@ -253,6 +254,17 @@ class EntityComponent(TrainablePipe):
         RETURNS (Any): The input.
         """
         return self.make_inputs([example.predicted for example in examples], is_train=True)
+
+    def _check_vectors(self) -> None:
+        """Without vectors, the layer that reads them fails and does not tell why."""
+        reads_vectors = any(layer.name == "static_vectors" for layer in self.model.walk())
+        if reads_vectors and not self.vocab.vectors.shape[0]:
+            raise ValueError(
+                f"{self.name}: its model reads static vectors, but there are none. Name a pipeline "
+                f"that has them in --paths.vectors or as vectors in [initialize]; `python -m spacy "
+                f"mtlner vectors` makes one from a corpus. To do without, set "
+                f"include_static_vectors (pretrained_vectors in spacy.HashEmbedCNN) to false."
+            )
 
     def _check_score_weights(self, nlp: Language) -> None:
         """spaCy drops the weight of a score that no component has, and may then stop early."""

@@ -5,6 +5,7 @@ A file of them has one JSON object per line, as `{"type": "Drug", "name": "Advil
 
 import json
 import math
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -79,21 +80,26 @@ def read_knowledge(path: Path) -> Knowledge:
 
     path (Path): The file.
     RETURNS (Knowledge): The names.
-    RAISES (ValueError): If a line is no known entity.
+    RAISES (ValueError): If a line is no known entity, or not UTF-8.
     """
     found: Knowledge = {}
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                label, name, frequency = _read_line(line, f"{path}, line {number}")
-                names = found.setdefault(label, {})
-                names[name] = names.get(name, 0.0) + frequency
+    content = path.read_bytes().removeprefix(BOM_UTF8)
+    for number, line in enumerate(content.splitlines(), start=1):
+        if line.strip():
+            label, name, frequency = _read_line(line, f"{path}, line {number}")
+            names = found.setdefault(label, {})
+            names[name] = names.get(name, 0.0) + frequency
     return found
 
 
-def _read_line(line: str, where: str) -> tuple[str, str, float]:
+def _read_line(content: bytes, where: str) -> tuple[str, str, float]:
     try:
+        line = content.decode()
         item = json.loads(line)
+    except UnicodeDecodeError as err:
+        raise ValueError(
+            f"{where} is not UTF-8. Convert the file, for instance with iconv ({err.reason})."
+        ) from None
     except ValueError as err:
         raise ValueError(f"{where} is no JSON: {err}") from None
     fields: dict[str, Any] = item if isinstance(item, dict) else {}

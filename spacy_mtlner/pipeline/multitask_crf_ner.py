@@ -227,11 +227,13 @@ class MultiTaskEntityRecognizer(TaggingComponent):
         nlp (Optional[Language]): The pipeline.
         labels (Optional[Mapping[str, Sequence[str]]]): The labels of each task; those of a task
             that is not named are those of the examples' entities.
-        RAISES (ValueError): If a task has no labels or no example, or a task is unknown.
+        RAISES (ValueError): If a task has no labels or no example, a task is unknown, or the model
+            reads static vectors and there are none.
         """
         labels = labels or {}
         for key in labels:
             self._check_task(key)
+        self._check_vectors()
         if nlp is not None:
             self._check_score_weights(nlp)
         reports = {key: GoldReport() for key in self.keys}

@@ -64,21 +64,58 @@ def test_from_word_lists(tmp_path: Path) -> None:
         "Drug": {"aspirin": 8.0, "ibuprofen": 3.0},
         "LOC": {"北京": 12.0, "上海": 1.0},
     }
+    assert "--types" not in result.output
     again = tmp_path / "again.jsonl"
     assert run(output, again, "--from", "wordlist").exit_code == 0
     assert again.read_bytes() == output.read_bytes()
+
+
+def test_types_of_no_word_list_are_told(tmp_path: Path) -> None:
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "Drug.txt").write_text("aspirin\n", encoding="utf-8")
+    (folder / "more.jsonl").write_text('{"type": "LOC", "name": "Rome"}\n', encoding="utf-8")
+    types, output = tmp_path / "types.json", tmp_path / "known.jsonl"
+    names = {"Drug": "Chemical", "drug.txt": "Drug", "more.jsonl": "Place"}
+    types.write_text(json.dumps(names), encoding="utf-8")
+    result = run(folder, output, "--from", "wordlist", "--types", types)
+    assert result.exit_code == 0
+    printed = " ".join(result.output.split())
+    assert "has: 2" in printed and " drug.txt, more.jsonl " in printed
+    assert read_knowledge(output) == {"Chemical": {"aspirin": 1.0}, "LOC": {"Rome": 1.0}}
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.jsonl"])
+def test_word_list_that_is_not_utf8(name: str, tmp_path: Path) -> None:
+    lines = ["Köln\n", "Ypres\n"]
+    if name.endswith(".jsonl"):
+        lines = [f'{{"type": "LOC", "name": "{line.strip()}"}}\n' for line in lines]
+    source, output = tmp_path / name, tmp_path / "known.jsonl"
+    source.write_bytes(lines[1].encode() + lines[0].encode("latin-1"))
+    result = run(source, output, "--from", "wordlist")
+    assert result.exit_code == 1 and not output.exists()
+    printed = "".join(result.output.split())  # Paths are broken at the terminal's width.
+    assert f"{name}:2:NotUTF-8" in printed or f"{name},line2isnotUTF-8" in printed
+    assert "iconv" in printed
 
 
 def test_from_a_knowledge_base(tmp_path: Path) -> None:
     kb = InMemoryLookupKB(Vocab(), entity_vector_length=3)
     kb.add_entity(entity="Q1", freq=4, entity_vector=[0.0] * 3)
     kb.add_alias(alias="Ada Lovelace", entities=["Q1"], probabilities=[0.5])
+    for number in range(2, 12):
+        kb.add_entity(entity=f"Q{number}", freq=1, entity_vector=[0.0] * 3)
+    kb.add_alias(alias="Countess", entities=["Q1", "Q2"], probabilities=[0.25, 0.5])
     kb.to_disk(tmp_path / "kb")
     types, output = tmp_path / "types.json", tmp_path / "known.jsonl"
     types.write_text('{"Q1": "PER"}', encoding="utf-8")
     result = run(tmp_path / "kb", output, "--from", "kb", "--types", types)
     assert result.exit_code == 0, result.output
-    assert read_knowledge(output) == {"PER": {"Ada Lovelace": 2.0}}
+    assert read_knowledge(output) == {"PER": {"Ada Lovelace": 2.0, "Countess": 1.0}}
+    assert "left out: 10 of 11" in result.output and "Q10, Q11, Q2, Q3" in result.output
+    types.write_text(json.dumps({f"Q{n}": "PER" for n in range(1, 12)}), encoding="utf-8")
+    result = run(tmp_path / "kb", output, "--from", "kb", "--types", types)
+    assert result.exit_code == 0 and "left out" not in result.output
 
 
 @pytest.mark.parametrize(
@@ -86,7 +123,8 @@ def test_from_a_knowledge_base(tmp_path: Path) -> None:
     [
         ("x\tmany\n", ["--from", "wordlist"], "line 1: 'many' is no frequency"),
         ("x\t-1\n", ["--from", "wordlist"], "line 1: a frequency cannot be -1"),
-        ("\n", ["--from", "wordlist"], "has no known entities"),
+        ("\n", ["--from", "wordlist"], "has no known entities."),
+        ("x\n", ["--from", "wordlist", "-n", "2"], "entities of a frequency of 2 or more."),
         ("x\n", ["--from", "kb"], "has no types: give --types"),
         ("x\n", ["--from", "nowhere"], "nowhere"),
     ],

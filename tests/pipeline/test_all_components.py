@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import spacy
 import srsly
@@ -23,6 +24,7 @@ from spacy_mtlner.entities import Entity, read_entities
 from spacy_mtlner.models.torch_layer import get_module_shim
 
 from .builders import (
+    ENCODER,
     FACTORIES,
     LABELS,
     LISTENER,
@@ -322,6 +324,30 @@ def test_update_before_initialize_is_an_error(factory: str) -> None:
         component_of(nlp, factory).add_label(label)
     with pytest.raises(ValueError, match=f"{factory} is not initialized"):
         nlp.update(make_examples(nlp, [factory]), sgd=False)
+
+
+@pytest.mark.parametrize("has_nlp", [True, False])
+def test_static_vectors_that_are_not_there(factory: str, has_nlp: bool) -> None:
+    nlp = make_nlp(factory, tok2vec={**ENCODER, "pretrained_vectors": True})
+    with pytest.raises(ValueError, match=rf"^{factory}: .*static vectors.*mtlner vectors"):
+        if has_nlp:
+            nlp.initialize(lambda: make_examples(nlp))
+        else:
+            component_of(nlp, factory).initialize(lambda: make_examples(nlp))
+    nlp.vocab.set_vector("London", numpy.ones(4, dtype="f"))
+    nlp.initialize(lambda: make_examples(nlp))
+
+
+def test_static_vectors_that_are_not_initialised(factory: str) -> None:
+    """As spaCy leaves out frozen and sourced components."""
+    source = make_nlp(factory, tok2vec={**ENCODER, "pretrained_vectors": True})
+    source.vocab.set_vector("London", numpy.ones(4, dtype="f"))
+    source.initialize(lambda: make_examples(source))
+    nlp = make_nlp("crf_ner")
+    with pytest.warns(UserWarning, match="W113"):
+        nlp.add_pipe(factory, source=source, name="frozen")
+    with nlp.select_pipes(disable="frozen"):
+        nlp.initialize(lambda: make_examples(nlp))
 
 
 def test_initialize_warns_of_nothing_on_good_data(factory: str) -> None:

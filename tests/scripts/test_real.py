@@ -1,17 +1,21 @@
-"""The real corpora: those that a folder has are converted."""
+"""The real corpora: those that a folder has are converted, and recipes are trained on them."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import spacy
+import srsly
 from spacy.tokens import DocBin
+from spacy.util import load_config
 from typer.testing import CliRunner
 
 from spacy_mtlner.entities import read_entities
 
+ROOT = Path(__file__).parents[2]
 BMES = "在 O\n浦 B-GPE\n东 M-GPE\n区 E-GPE\n\n李 B-PER\n明 E-PER\n到 O\n京 S-GPE\n"
 CMEEE = "急性肝衰竭|||0    4    dis|||2    2    bod|||\n"
 
@@ -73,20 +77,102 @@ def test_errors(script: ModuleType, data: Path) -> None:
     assert status == 1 and "dev.txt" in output
 
 
-def test_training_finds_the_descriptions(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
-    found = {}
+@pytest.fixture
+def overrides(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the last training, from the project's folder, was to override; none takes place."""
+    monkeypatch.chdir(ROOT)
+    found: dict[str, Any] = {}
+
+    def note(config: Path, output: Path, **settings: Any) -> None:
+        found.clear()
+        found.update(settings["overrides"], config=config.stem)
+
+    monkeypatch.setattr(script, "spacy_train", note)
     monkeypatch.setattr(
-        script, "spacy_train", lambda config, output, **kwargs: found.update(kwargs["overrides"])
+        script, "vectors_cli", lambda corpora, output, **settings: found.update(settings)
     )
+    return found
+
+
+def test_training_finds_the_descriptions(script: ModuleType, overrides: dict[str, Any]) -> None:
     assert run(script, "train", "msra", "bilstm_crf", 5)[0] == 0
-    assert "paths.descriptions" not in found and found["training.max_steps"] == 5
+    assert "paths.descriptions" not in overrides and overrides["training.max_steps"] == 5
     assert run(script, "train", "msra", "pointer", 5)[0] == 0
-    assert found["paths.descriptions"] == "assets/descriptions_msra.json"
+    assert overrides["paths.descriptions"] == "assets/descriptions_msra.json"
+
+
+@pytest.mark.parametrize(
+    ("corpus", "lang", "encoder"),
+    [("wnut17", "en", "bert-base-cased"), ("msra", "zh", "bert-base-chinese")],
+)
+def test_pointer_transformer_is_for_any_language(
+    script: ModuleType, overrides: dict[str, Any], corpus: str, lang: str, encoder: str
+) -> None:
+    status, output = run(script, "train", corpus, "pointer_transformer", 5)
+    assert status == 0, output
+    assert overrides["paths.descriptions"] == f"assets/descriptions_{corpus}.json"
+    stem = overrides.pop("config")
+    config = load_config(ROOT / "configs" / f"{stem}.cfg", overrides=overrides, interpolate=True)
+    assert stem == "pointer_transformer" and config["nlp"]["lang"] == lang
+    assert config["components"]["transformer"]["model"]["name"] == encoder
+
+
+def test_recipes_of_each_language(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    both = {
+        "bigru_crf",
+        "bilstm_crf",
+        "pointer",
+        "pointer_transformer",
+        "seq2seq",
+        "span",
+        "span_encoder",
+        "transformer_crf",
+        "transformer_crf_scratch",
+    }
+    assert script.find_configs("zh").keys() == both
+    assert script.find_configs("en").keys() == both | {"seq2seq_bart", "transformer_crf_curated"}
+
+
+@pytest.mark.parametrize(
+    ("corpus", "recipe", "reason"),
+    [
+        ("wnut17", "bilstm_cfr", ""),
+        ("wnut17", "bilstm_crf_en", ""),
+        ("msra", "seq2seq_bart", ""),
+        ("msra", "multitask", "docs/multitask_crf_ner.md"),
+        ("wnut17", "typing", "scripts/typing_table.py"),
+    ],
+)
+def test_recipes_that_cannot_be_trained(
+    script: ModuleType, overrides: dict[str, Any], corpus: str, recipe: str, reason: str
+) -> None:
+    status, output = run(script, "train", corpus, recipe, 5)
+    assert status == 1 and not overrides
+    assert f"Recipe '{recipe}' cannot be trained on {corpus}" in output
+    assert reason in output and "bilstm_crf, pointer, pointer_transformer" in output
+    assert not reason or (ROOT / reason).exists()
+
+
+def test_span_gets_vectors_of_the_corpus(
+    script: ModuleType, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the corpus to the scores, as the workflow does it."""
+    Path("configs").symlink_to(ROOT / "configs")
+    (data / "ontonotes4" / "train.char.bmes").write_text(f"{BMES}\n" * 10, encoding="utf-8")
+    for command in (
+        ["convert", "ontonotes4", data],
+        ["train", "ontonotes4", "span", 2],
+        ["evaluate", "ontonotes4", "span"],
+    ):
+        status, output = run(script, *command)
+        assert status == 0, output
+    nlp = spacy.load("training/ontonotes4/span/model-best")
+    assert nlp.vocab["京"].vector.any()
+    scores = srsly.read_json("metrics/ontonotes4/span.json")
+    assert 0.0 <= scores["spans_mtlner_f"] <= 1.0
 
 
 def test_every_corpus_has_descriptions(script: ModuleType) -> None:
-    assets = Path(__file__).parents[2] / "assets"
+    assets = ROOT / "assets"
     assert all((assets / f"descriptions_{name}.json").exists() for name in script.CORPORA)
