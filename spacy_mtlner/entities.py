@@ -21,6 +21,8 @@ from spacy.tokens import Doc, Span, SpanGroup
 from spacy.training import Example
 
 DEFAULT_KEY = "mtlner"
+# In `doc.user_data`: for each spans key the tokens of which it is unknown what they belong to.
+UNKNOWN_KEY = "mtlner_unknown"
 
 Fragments = tuple[tuple[int, int], ...]
 
@@ -282,12 +284,53 @@ def read_ents(doc: Doc) -> list[Entity]:
     return [Entity(ent.label_, ((ent.start, ent.end),)) for ent in doc.ents]
 
 
-def write_ents(doc: Doc, entities: Iterable[Entity], *, overwrite: bool = False) -> None:
+def find_missing(doc: Doc) -> list[int]:
+    """Find the tokens whose annotation in doc.ents is missing.
+
+    doc (Doc): The document.
+    RETURNS (list[int]): Their positions.
+    """
+    return [int(i) for i in numpy.flatnonzero(doc.to_array("ENT_IOB") == 0)]
+
+
+def read_unknown(doc: Doc, key: str = DEFAULT_KEY) -> list[int]:
+    """Read of which tokens it is unknown what entities of `doc.spans[key]` they belong to.
+
+    doc (Doc): The document.
+    key (str): The spans key.
+    RETURNS (list[int]): Their positions.
+    """
+    return [*doc.user_data.get(UNKNOWN_KEY, {}).get(key, ())]
+
+
+def write_unknown(doc: Doc, unknown: Sequence[int], key: str = DEFAULT_KEY) -> None:
+    """Write of which tokens it is unknown what entities of `doc.spans[key]` they belong to.
+
+    doc (Doc): The document.
+    unknown (Sequence[int]): Their positions; none to remove what is there.
+    key (str): The spans key.
+    """
+    # A new one, as copies of a doc share what is there.
+    by_key = {k: v for k, v in doc.user_data.pop(UNKNOWN_KEY, {}).items() if k != key}
+    if unknown:
+        by_key[key] = [*unknown]
+    if by_key:
+        doc.user_data[UNKNOWN_KEY] = by_key
+
+
+def write_ents(
+    doc: Doc,
+    entities: Iterable[Entity],
+    *,
+    overwrite: bool = False,
+    missing: Iterable[int] = (),
+) -> None:
     """Write what `doc.ents` can hold of the entities: see `select_flat`. Blocked tokens stay so.
 
     doc (Doc): The document.
     entities (Iterable[Entity]): The entities.
     overwrite (bool): Replace the entities that are there already, instead of keeping them.
+    missing (Iterable[int]): Tokens whose annotation is missing, where no entity is written.
     """
     kept = [] if overwrite else list(doc.ents)
     iob_and_type = doc.to_array(["ENT_IOB", "ENT_TYPE"])
@@ -295,7 +338,9 @@ def write_ents(doc: Doc, entities: Iterable[Entity], *, overwrite: bool = False)
     blocked = [doc[i : i + 1] for i in numpy.flatnonzero(is_blocked).tolist()]
     flat = select_flat(entities, taken=[(span.start, span.end) for span in (*kept, *blocked)])
     written = [Span(doc, e.start, e.end, label=e.label) for e in flat]
-    doc.set_ents([*kept, *written], blocked=blocked)
+    taken = {i for span in (*kept, *written, *blocked) for i in range(span.start, span.end)}
+    left = [doc[i : i + 1] for i in missing if i not in taken]
+    doc.set_ents([*kept, *written], blocked=blocked, missing=left)
 
 
 def select_flat(

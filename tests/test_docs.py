@@ -123,10 +123,61 @@ def test_vars_of_the_encoders() -> None:
             assert default == f"`{project['vars'][name]}`"
 
 
+DOCCANO = [
+    {"id": 1, "text": "Ada met Bob", "label": [[0, 3, "PER"], [8, 11, "PER"]], "Comments": []},
+    {"id": 2, "data": "", "text": "北京", "labels": []},
+]
+DOCCANO_WITH_RELATIONS = [
+    {
+        "id": 1,
+        "text": "Ada met Bob",
+        "entities": [
+            {"id": 7, "label": "PER", "start_offset": 0, "end_offset": 3},
+            {"id": 8, "label": "PER", "start_offset": 8, "end_offset": 11},
+        ],
+        "relations": [{"id": 1, "from_id": 7, "to_id": 8, "type": "met"}],
+    },
+    {"id": 2, "text": "北京", "entities": [], "relations": []},
+]
+PRODIGY = [
+    {
+        "text": "Ada met Bob",
+        "tokens": [{"text": "Ada", "start": 0, "end": 3, "id": 0, "ws": True}],
+        "spans": [
+            {"start": 0, "end": 3, "token_start": 0, "token_end": 0, "label": "PER"},
+            {"start": 8, "end": 11, "token_start": 2, "token_end": 2, "label": "PER"},
+        ],
+        "answer": "accept",
+    },
+    {"text": "no", "spans": [], "answer": "reject"},
+    {"text": "北京", "spans": [], "answer": "accept"},
+]
+
+
+@pytest.mark.parametrize("exported", [DOCCANO, DOCCANO_WITH_RELATIONS, PRODIGY])
+def test_the_recipe_for_other_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: list[dict[str, Any]]
+) -> None:
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    section = text.split("\n### From Doccano or Prodigy\n", 1)[1]
+    code = section.split("```python\n", 1)[1].split("```", 1)[0]
+    lines = "\n".join(map(srsly.json_dumps, exported))
+    (tmp_path / "exported.jsonl").write_text(lines, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    path = Path("corpus.jsonl")
+    records = list(read_corpus(path, detect_format(path)[0], Report(strict=True)))
+    assert [(r.text, [(e.label, e.fragments) for e in r.entities]) for r in records] == [
+        ("Ada met Bob", [("PER", ((0, 3),)), ("PER", ((8, 11),))]),
+        ("北京", []),
+    ]
+
+
 def read_example(tmp_path: Path, name: str) -> tuple[list[Record], Report]:
     """Read the example of a format with its reader."""
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     section = text.split(f"\n## {name}\n", 1)[1].split("\n## ", 1)[0]
+    section = section.split("\n### ", 1)[0]
     blocks = re.findall(r"^```\w+\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     path = tmp_path / "example.txt"
     path.write_text(blocks[0], encoding="utf-8")

@@ -239,5 +239,6 @@ def print_tallies(report: Report) -> None:
         ("Lost", report.lost, msg.warn),
     ):
         for what, tally in tallies.items():
-            more = ", ..." if tally.count > len(tally.places) else ""
+            n_more = tally.count - len(tally.places)
+            more = f", and {n_more} more" if n_more else ""
             show(f"{title}: {what}: {tally.count}", f"{', '.join(tally.places)}{more}")

@@ -23,6 +23,7 @@ from spacy.tokens import Doc
 from spacy_mtlner.entities import Fragments, find_inside, merge_touching
 from spacy_mtlner.scoring import split_by_form
 
+BYTE_ORDER_MARK = "\ufeff"
 _N_PLACES = 3
 _N_LINES = 1024
 
@@ -43,6 +44,10 @@ class CorpusError(ValueError):
         self.hint = hint
         place = str(path) if line is None else f"{path}:{line}"
         super().__init__(f"{place}: {message} {hint}".rstrip())
+
+
+class UnknownFormatError(CorpusError):
+    """The format of a file cannot be told: it may be no corpus at all."""
 
 
 class Annotation(NamedTuple):
@@ -81,6 +86,8 @@ class Record:
     document (Optional[str]): The name of the document that the text is, or is a part of.
     doc (Optional[Doc]): The Doc that the record was read from, if it was read from one.
     entity_lines (Optional[tuple[int, ...]]): The line of each entity; None if all are the record's.
+    unknown (tuple[tuple[int, int], ...]): (start, end) of the tokens of which it is unknown what
+        they belong to, as a Doc can have them.
     """
 
     text: str
@@ -90,6 +97,7 @@ class Record:
     document: str | None = None
     doc: Doc | None = field(default=None, compare=False, repr=False)
     entity_lines: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
+    unknown: tuple[tuple[int, int], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def located(self) -> Iterator[tuple[CharEntity, int]]:
@@ -305,11 +313,15 @@ def _trim(text: str, fragments: Fragments) -> Fragments:
     return tuple((start, end) for start, end in trimmed if start < end)
 
 
-def read_lines(path: Path, report: Report) -> Iterator[tuple[int, str]]:
+def read_lines(
+    path: Path, report: Report, *, keep_marks: bool = False
+) -> Iterator[tuple[int, str]]:
     """Read a UTF-8 file, with or without a byte order mark, line by line.
 
     path (Path): The file. A line may end in LF, CR LF or CR.
-    report (Report): Counts the bytes that are read.
+    report (Report): Counts the bytes that are read, and byte order marks that are removed.
+    keep_marks (bool): Leave byte order marks before other lines than the first, where offsets
+        count them; otherwise they are taken for those of files that were joined.
     YIELDS (tuple[int, str]): Each line's number, counted from 1, and its text without the end.
     RAISES (CorpusError): If the file cannot be read or is not UTF-8.
     """
@@ -319,6 +331,9 @@ def read_lines(path: Path, report: Report) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(file, start=1):
                 if number % _N_LINES == 0:  # Each call asks the system.
                     report.bytes_read = before + binary.tell()
+                if line[0] == BYTE_ORDER_MARK and not keep_marks:
+                    report.repair("byte order mark before a line removed", path, number)
+                    line = line.lstrip(BYTE_ORDER_MARK)
                 yield number, line.rstrip("\n")
         except UnicodeDecodeError as err:
             raise _not_utf8(path, err) from None
@@ -387,12 +402,23 @@ def read_json_lines(path: Path, report: Report) -> Iterator[tuple[int, Any]]:
             value = json.loads(line)
         except (ValueError, RecursionError) as err:
             hint = "Each line must be one JSON value."
-            raise CorpusError(path, number, f"Not JSON ({err}).", hint) from None
+            raise CorpusError(path, number, describe_json_error(err), hint) from None
         # Only an escape can bring in a lone surrogate, which no UTF-8 file can hold.
         if "\\u" in line and not is_unicode(json.dumps(value, ensure_ascii=False)):
             report.skip("record with half a surrogate pair", path, number)
             continue
         yield number, value
+
+
+def describe_json_error(err: ValueError | RecursionError) -> str:
+    """Say what is wrong with a JSON value.
+
+    err (Union[ValueError, RecursionError]): What `json` raised.
+    RETURNS (str): The message, which does not name a line, as that may be one of many values.
+    """
+    if isinstance(err, json.JSONDecodeError):
+        return f"Not JSON ({err.msg}, column {err.colno})."
+    return f"Not JSON ({err})."
 
 
 def parse_spans(value: Any) -> list[tuple[int, int]] | None:

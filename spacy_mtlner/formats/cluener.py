@@ -25,13 +25,15 @@ def read_cluener(path: Path, report: Report) -> Iterator[Record]:
     """Read a file of the CLUENER corpus. An entity whose surface differs from the text is skipped.
 
     path (Path): The file.
-    report (Report): Counts what is skipped and repaired.
+    report (Report): Counts what is skipped, repaired and ignored.
     YIELDS (Record): One record per line.
     RAISES (CorpusError): If the file is not of this format, or has no labels, as the test part.
     """
     for line, value in read_json_lines(path, report):
         match value:
             case {"text": str(text), "label": dict(labels)}:
+                for name in sorted(value.keys() - {"text", "label"}):
+                    report.ignore(f"key {name!r} of a record", path, line)
                 annotations = list(_read_annotations(text, labels, path, line, report))
                 yield make_record(text, annotations, path, line, report)
             case {"text": str()} if "label" not in value:

@@ -18,6 +18,7 @@ from spacy_mtlner.formats.base import (
     CorpusError,
     Record,
     Report,
+    describe_json_error,
     is_unicode,
     make_record,
     read_json_lines,
@@ -31,10 +32,13 @@ _EXPECTED_JSON = (
     'Expected {"text": str, "entities": [{"start_idx": int, "end_idx": int, "type": str, '
     '"entity": str}, ...]}; "entity" may be missing.'
 )
+_RECORD_KEYS = frozenset({"text", "entities"})
+_ENTITY_KEYS = frozenset({"start_idx", "end_idx", "type", "entity"})
 
 # Where there are more than three bars, the first ones belong to what stands before.
 _split_line = re.compile(r"\|\|\|(?!\|)").split
-_match_part = re.compile(r"\s*(-?\d{1,9})\s+(-?\d{1,9})\s+(\S+)\s*").fullmatch
+_match_part = re.compile(r"\s*(-?\d{1,9})\s+(-?\d{1,9})\s+([^\s|]+)\s*").fullmatch
+_find_two_bars = re.compile(r"(?<!\|)\|\|(?!\|)\s*\d+\s+\d+\s+[^\s|]").search
 # Tells a line from JSON, as a text may begin with a bracket.
 find_annotation = re.compile(r"\|\|\|\s*\d+\s+\d+\s").search
 _decode = json.JSONDecoder().raw_decode
@@ -44,7 +48,7 @@ def read_cmeee(path: Path, report: Report) -> Iterator[Record]:
     """Read a file of the CMeEE corpus. An entity whose surface differs from the text is skipped.
 
     path (Path): The file.
-    report (Report): Counts what is skipped and repaired.
+    report (Report): Counts what is skipped, repaired and ignored.
     YIELDS (Record): One record per text.
     RAISES (CorpusError): If the file is not of this format, or has no entities, as the test part.
     """
@@ -61,12 +65,16 @@ def read_cmeee(path: Path, report: Report) -> Iterator[Record]:
 
 def _read_bar_lines(path: Path, report: Report) -> Iterator[Record]:
     n_texts = n_annotated = 0
-    for number, line in read_lines(path, report):
+    # The offsets of the published lines count byte order marks within the file.
+    for number, line in read_lines(path, report, keep_marks=True):
         if not line.strip():
             continue
         text, *parts = _split_line(line)
         n_texts += 1
         n_annotated += bool(parts)
+        if _find_two_bars(text):
+            report.skip("text with 'start end type' behind two bars instead of three", path, number)
+            continue
         annotations = list(_parse_parts(parts, path, number, report))
         yield make_record(text, annotations, path, number, report)
     if n_texts and not n_annotated:
@@ -98,7 +106,7 @@ def _read_json_list(path: Path, report: Report) -> Iterator[tuple[int, Any]]:
                 raise json.JSONDecodeError("Expecting ',' delimiter", text, end)
         except (ValueError, RecursionError) as err:
             place = getattr(err, "lineno", line)
-            raise CorpusError(path, place, f"Not JSON ({err}).", _EXPECTED_LIST) from None
+            raise CorpusError(path, place, describe_json_error(err), _EXPECTED_LIST) from None
         if is_unicode(unicode_text):
             yield line, value
         else:
@@ -121,6 +129,8 @@ def _skip_space(text: str, position: int) -> int:
 def _parse_record(value: Any, path: Path, line: int, report: Report) -> Record:
     match value:
         case {"text": str(text), "entities": list(entities)}:
+            for name in sorted(value.keys() - _RECORD_KEYS):
+                report.ignore(f"key {name!r} of a record", path, line)
             annotations = list(_parse_entities(entities, text, path, line, report))
             return make_record(text, annotations, path, line, report)
         case {"text": str()} if "entities" not in value:
@@ -138,6 +148,8 @@ def _parse_entities(
                 type(start),
                 type(end),
             } == {int} and isinstance(surface := value.get("entity"), str | None):
+                for name in sorted(value.keys() - _ENTITY_KEYS):
+                    report.ignore(f"key {name!r} of an entity", path, line)
                 if surface is None:
                     yield Annotation(label, [(start, end + 1)])
                 elif _is_at(surface, text, start, end):

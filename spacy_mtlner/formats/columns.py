@@ -5,9 +5,11 @@ read by the one rule of `codecs.tags`. Nested entities stand in several layers o
 each, or in one column that has several tags in a cell.
 """
 
+import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate, compress
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,6 +19,7 @@ from spacy.tokens import Doc
 from spacy_mtlner.codecs.tags import OUTSIDE, read_tags
 from spacy_mtlner.entities import Entity, read_entities, select_flat
 from spacy_mtlner.formats.base import (
+    BYTE_ORDER_MARK,
     Annotation,
     CorpusError,
     Record,
@@ -34,6 +37,8 @@ UNSPACED_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "zh"})
 ColumnScheme = Literal["BIO", "BILUO", "BIOES"]
 
 DOCUMENT_START = "-DOCSTART-"
+# With these separators, cells may be quoted.
+_QUOTING = (",", ";")
 # The place in it where a token of that name is split.
 _IN_START = re.compile("(?<=^-)(?=DOCSTART-)")
 
@@ -71,10 +76,10 @@ def read_columns(
     All lines have as many columns as the first one; empty cells behind them are passed over.
 
     path (Path): The file.
-    report (Report): Counts what is skipped and repaired.
+    report (Report): Counts what is skipped and repaired, and comments.
     lang (Optional[str]): The text's language, which tells the default joiner.
     separator (Optional[str]): What stands between columns; any run of blanks and tabs if None or
-        empty.
+        empty. With a comma or a semicolon, cells may be quoted as in CSV files.
     token_column (int): The tokens' column, from 0, or from the last one, -1.
     tag_columns (Sequence[int]): The tags' columns, one for each layer.
     tag_separator (Optional[str]): What stands between the tags of a cell, as in `B-ORG|I-LOC`, or
@@ -82,7 +87,8 @@ def read_columns(
         cannot tell apart entities of the same label that overlap.
     segmentation_digit (bool): Whether a digit stands behind each token in its cell, as in `科0`. It
         is cut off.
-    comment (Optional[str]): How lines begin that are passed over, wherever they stand.
+    comment (Optional[str]): How lines begin that are passed over, wherever they stand, if they are
+        no rows: a line with as many columns as the others, and tags in those of tags, is none.
     joiner (Optional[str]): What joins tokens to text: by default nothing in languages written
         without blanks, else a blank. Sentences are joined by it too, or by a newline if it is
         empty.
@@ -130,8 +136,9 @@ def _read_sentences(
     """The file's sentences; `columns` are the token's and those of the tags."""
     split = make_splitter(separator)
     n_columns = 0
+    is_comment = _make_comment_test(path, comment, split, columns[1:], tag_separator)
     # A whole sentence at a time: large files have millions of lines.
-    for document, block in _read_blocks(path, report, comment):
+    for document, block in _read_blocks(path, report, comment, is_comment):
         lines: Sequence[int]
         lines, texts = zip(*block, strict=True)
         rows = [*map(split, texts)]
@@ -163,7 +170,7 @@ def _read_sentences(
 
 
 def _read_blocks(
-    path: Path, report: Report, comment: str | None
+    path: Path, report: Report, comment: str | None, is_comment: Callable[[str], bool]
 ) -> Iterator[tuple[str | None, list[tuple[int, str]]]]:
     """The numbered lines of each sentence, and the document that it is in."""
     special = (DOCUMENT_START, comment) if comment else (DOCUMENT_START,)
@@ -177,6 +184,10 @@ def _read_blocks(
             continue
         is_start = line.startswith(DOCUMENT_START)
         if comment and line.startswith(comment) and not is_start:
+            if is_comment(line):
+                report.ignore("comment", path, numbered[0])
+            else:
+                block.append(numbered)
             continue
         if block:
             yield document, block
@@ -188,6 +199,49 @@ def _read_blocks(
         yield document, block
 
 
+def _make_comment_test(
+    path: Path,
+    comment: str | None,
+    split: Callable[[str], list[str]],
+    tag_columns: Sequence[int],
+    tag_separator: str | None,
+) -> Callable[[str], bool]:
+    """The function that tells whether a line that begins as a comment is one."""
+    width = 0
+    if comment:
+        lines = (line for _, line in read_lines(path, Report()))
+        others = (
+            line
+            for line in lines
+            if line.strip() and not line.startswith((DOCUMENT_START, comment))
+        )
+        width = len(split(next(others, "")))
+    return lambda line: not is_row(split(line), width, tag_columns, tag_separator)
+
+
+def is_row(
+    cells: Sequence[str], width: int, tag_columns: Sequence[int], tag_separator: str | None
+) -> bool:
+    """Tell whether a line is a token's and not a comment.
+
+    cells (Sequence[str]): The line's cells.
+    width (int): How many columns the file has.
+    tag_columns (Sequence[int]): Those of the tags.
+    tag_separator (Optional[str]): What stands between the tags of a cell; None for one in a cell.
+    RETURNS (bool): Whether it has as many columns, with tags in those of tags.
+    """
+    if width < 2 or len(cells) < width or any(cells[width:]):
+        return False
+    found = [cells[column % width] for column in tag_columns]
+    if tag_separator:
+        found = [tag for cell in found for tag in cell.split(tag_separator)]
+    try:
+        read_tags(found)
+    except ValueError:
+        return False
+    return True
+
+
 def make_splitter(separator: str | None) -> Callable[[str], list[str]]:
     """Make the function that splits a line into its cells.
 
@@ -195,7 +249,21 @@ def make_splitter(separator: str | None) -> Callable[[str], list[str]]:
         empty.
     RETURNS (Callable[[str], list[str]]): The function.
     """
-    return _split_at_blanks if not separator else lambda line: line.split(separator)
+    if not separator:
+        return _split_at_blanks
+    if separator in _QUOTING:
+        return partial(_split_quoted, separator=separator)
+    return lambda line: line.split(separator)
+
+
+def _split_quoted(line: str, separator: str) -> list[str]:
+    if '"' not in line:
+        return line.split(separator)
+    try:
+        (cells,) = csv.reader([line], delimiter=separator, strict=True)
+    except (csv.Error, ValueError):  # The quotes are tokens, or parts of such.
+        return line.split(separator)
+    return cells
 
 
 def _split_at_blanks(line: str) -> list[str]:
@@ -383,14 +451,21 @@ def write_columns(
             if record.document != document:  # None included: it is no part of the one before.
                 document = record.document
                 file.write(f"{DOCUMENT_START}{separator}{OUTSIDE}\n\n")
-            file.writelines(f"{t}{separator}{tag}\n" for t, tag in zip(tokens, tags, strict=True))
+            for token, tag in zip(tokens, tags, strict=True):
+                cells = [token, tag]
+                if separator in _QUOTING and any('"' in cell for cell in cells):
+                    cells = [f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in cells]
+                file.write(f"{separator.join(cells)}\n")
             file.write("\n")
             report.tokens += len(tokens)
 
 
 def _make_writable(text: str, separator: str, record: Record, report: Report) -> list[str]:
     """The tokens to write for a token: none for white space, several where it must be split."""
-    if text.isspace():
+    if text.startswith(BYTE_ORDER_MARK):  # It would be taken for that of a file.
+        report.lose("byte order mark before a token, left out", record.path, record.line)
+        text = text.lstrip(BYTE_ORDER_MARK)
+    if not text or text.isspace():
         return []
     if _is_writable(text, separator):
         return [text]

@@ -281,7 +281,7 @@ def write_records(
     RAISES (CorpusError): If the output cannot hold the records and the settings are not lossy.
     """
     if job.writer != "spacy":
-        records = _count_other_groups(records, report)
+        records = _count_of_docs(records, report)
     match job.writer:
         case "brat":
             write_brat(records, path, report)
@@ -307,8 +307,11 @@ def write_records(
         raise CorpusError(job.target, None, message, hint)
 
 
-def _count_other_groups(records: Iterable[Record], report: Report) -> Iterator[Record]:
+def _count_of_docs(records: Iterable[Record], report: Report) -> Iterator[Record]:
+    """Count what `.spacy` files alone can hold."""
     for record in records:
+        for _ in record.unknown:
+            report.lose("token without annotation, read as outside", record.path, record.line)
         if record.doc is not None:
             for _ in chain.from_iterable(record.doc.spans.values()):
                 report.ignore("span of another group of a doc", record.path, record.line)

@@ -8,9 +8,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from spacy_mtlner.formats.base import CorpusError, Report, read_lines
+from spacy_mtlner.formats.base import (
+    CorpusError,
+    Report,
+    UnknownFormatError,
+    describe_json_error,
+    read_lines,
+)
 from spacy_mtlner.formats.cmeee import find_annotation
-from spacy_mtlner.formats.columns import DOCUMENT_START, make_splitter
+from spacy_mtlner.formats.columns import DOCUMENT_START, is_row, make_splitter
+from spacy_mtlner.formats.jsonl import EXPECTED
 
 _N_LINES = 3000
 _TAG = re.compile(r"O|[BIMELUSW]-[^\s|,;]+")
@@ -24,6 +31,8 @@ _PHRASES = frozenset(
 _SEPARATORS = ("\t", None, ",", ";", "|")
 _TAG_SEPARATORS = ("|", ",", ";")
 _NO_SEPARATOR = "\n"
+_COMMENT = "#"
+_OTHER_JSON = "One object per line: docs/formats.md tells how to make them of other JSON."
 
 
 def detect_format(path: Path) -> tuple[str, dict[str, Any]]:
@@ -32,7 +41,8 @@ def detect_format(path: Path) -> tuple[str, dict[str, Any]]:
     path (Path): The file, or a folder of brat files.
     RETURNS (tuple[str, dict[str, Any]]): The format's name in `READERS`, and options for its
         reader.
-    RAISES (CorpusError): If the format cannot be told.
+    RAISES (UnknownFormatError): If the format cannot be told.
+    RAISES (CorpusError): If the file cannot be read or has a header.
     """
     is_pair = path.suffix == ".txt" and path.with_suffix(".ann").is_file()
     if path.is_dir() or path.suffix == ".ann" or is_pair:
@@ -42,7 +52,7 @@ def detect_format(path: Path) -> tuple[str, dict[str, Any]]:
     lines = read_head(path)
     filled = [line for line in lines if line.strip()]
     if not filled:
-        raise CorpusError(path, None, "Is empty: its format cannot be told.")
+        raise UnknownFormatError(path, None, "Is empty: its format cannot be told.")
     first = filled[0].lstrip()
     if first.startswith(("<?xml", "<!DOCTYPE", "<set", "<article")):
         return "genia", {}
@@ -53,10 +63,17 @@ def detect_format(path: Path) -> tuple[str, dict[str, Any]]:
     options = detect_columns(lines)
     if options is not None:
         return "columns", options
-    hint = "Name it with --format, and columns with --separator, --token-column, --tag-columns."
+    if first.startswith(("[", "{")):
+        number = lines.index(filled[0]) + 1
+        message = f"Its format cannot be told: {_describe_json(first)}"
+        raise UnknownFormatError(path, number, message, f"{EXPECTED} {_OTHER_JSON}")
     if detect_columns(lines[1:]) is not None:
         raise CorpusError(path, 1, "Looks like a header above columns.", "Remove that line.")
-    raise CorpusError(path, None, "Its format cannot be told.", hint)
+    hint = (
+        "Name it with --format, and columns with --separator, --token-column, --tag-columns, "
+        "--comment."
+    )
+    raise UnknownFormatError(path, None, "Its format cannot be told.", hint)
 
 
 def read_head(path: Path) -> list[str]:
@@ -84,22 +101,52 @@ def _detect_json(lines: Sequence[str]) -> str | None:
     return None
 
 
+def _describe_json(line: str) -> str:
+    """What a line is that begins as JSON."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as err:
+        return describe_json_error(err)
+    if isinstance(value, list):
+        return "a JSON list."
+    keys = ", ".join(map(repr, value))
+    return f"an object with the keys {keys}." if keys else "an empty object."
+
+
 def detect_columns(lines: Sequence[str]) -> dict[str, Any] | None:
     """Find out how a file's columns are separated and which ones hold tokens and tags.
 
     A column is one of tags if all its cells are, but for the phrases in CoNLL-2003's third one.
-    Tokens are in the first column that is none and does not count the tokens.
+    Tokens are in the first column that is none and does not count the tokens. Lines that begin with
+    # are comments if they do not fit the others' columns.
 
     lines (Sequence[str]): The first lines of the file.
     RETURNS (Optional[dict[str, Any]]): Options for `read_columns`, or None if no column has tags.
     """
     rows = [line for line in lines if line.strip() and not line.startswith(DOCUMENT_START)]
+    plain = [row for row in rows if not row.startswith(_COMMENT)]
+    found = _detect_columns(plain)
+    if found is None or len(plain) == len(rows):
+        return _detect_columns(rows)
+    split = make_splitter(found["separator"])
+    width = _find_width([*map(split, plain)])
+    how = (width, found["tag_columns"], found.get("tag_separator"))
+    kept = [row for row in rows if not row.startswith(_COMMENT) or is_row(split(row), *how)]
+    options = _detect_columns(kept) or found
+    return options if len(kept) == len(rows) else {**options, "comment": _COMMENT}
+
+
+def _find_width(rows: Sequence[Sequence[str]]) -> int:
+    # A broken line does not tell the format: it is for the reader to name it.
+    return Counter(map(len, rows)).most_common(1)[0][0]
+
+
+def _detect_columns(rows: Sequence[str]) -> dict[str, Any] | None:
     if not rows:
         return None
     for separator in _SEPARATORS:
         cells = [*map(make_splitter(separator), rows)]
-        # A broken line does not tell the format: it is for the reader to name it.
-        width = Counter(map(len, cells)).most_common(1)[0][0]
+        width = _find_width(cells)
         columns = [*zip(*(c for c in cells if len(c) == width), strict=True)]
         tags = {i: found for i, column in enumerate(columns) if (found := _tag_separator(column))}
         others = [i for i in range(width) if i not in tags and not _counts_tokens(columns[i])]
@@ -110,8 +157,6 @@ def detect_columns(lines: Sequence[str]) -> dict[str, Any] | None:
         tag_separators = {tags[i] for i in tag_columns} - {_NO_SEPARATOR}
         if tag_separators:
             options["tag_separator"] = min(tag_separators)
-        if any(len(c) != width and c[0].startswith("#") for c in cells):
-            options["comment"] = "#"
         tokens = columns[others[0]]
         if any(map(_DIGIT_TOKEN.fullmatch, tokens)) and all(t[1:] in _DIGITS for t in tokens):
             options["segmentation_digit"] = True

@@ -17,7 +17,14 @@ from spacy.tokens import Doc, DocBin
 from spacy.vocab import Vocab
 from srsly.msgpack import msgpack_decoders, msgpack_encoders
 
-from spacy_mtlner.entities import DEFAULT_KEY, read_entities, read_ents
+from spacy_mtlner.entities import (
+    DEFAULT_KEY,
+    find_missing,
+    read_entities,
+    read_ents,
+    read_unknown,
+    write_unknown,
+)
 from spacy_mtlner.formats.base import CorpusError, Record, Report, open_binary
 from spacy_mtlner.formats.docs import make_doc_record, read_docs
 
@@ -39,7 +46,8 @@ def read_docbin(
     gold: GoldSource = "auto",
     intact: bool = False,
 ) -> Iterator[Record]:
-    """Read a `.spacy` file. A doc that is not annotated is skipped.
+    """Read a `.spacy` file. A doc without annotation is skipped; in one that is annotated in part,
+    the other tokens are unknown.
 
     path (Path): The file.
     report (Report): Counts what is skipped, repaired and ignored; a doc's number is its "line".
@@ -65,6 +73,7 @@ def read_docbin(
         with _restoring(path, number):
             is_annotated = input_key in doc.spans if use_spans else doc.has_annotation("ENT_IOB")
             entities = read_entities(doc, input_key) if use_spans else read_ents(doc)
+            unknown = read_unknown(doc, input_key) if use_spans else find_missing(doc)
         if not (is_annotated or intact):
             report.skip("doc without annotation", path, number)
             continue
@@ -73,7 +82,10 @@ def read_docbin(
             _count_ignored(doc, input_key, path, number, report)
             # The record has them now, and may be written under another key.
             del doc.spans[input_key]
-        yield make_doc_record(doc, entities, path, number, report)
+            write_unknown(doc, (), input_key)
+        with _restoring(path, number):
+            record = make_doc_record(doc, entities, path, number, report, unknown=unknown)
+        yield record
     if not n_annotated and len(doc_bin):
         source = f"spans[{input_key!r}]" if use_spans or gold == "auto" else "ents"
         hint = f"Spans keys there: {', '.join(sorted(keys)) or 'none'}. Name one with --input-key."

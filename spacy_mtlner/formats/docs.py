@@ -8,7 +8,14 @@ from pathlib import Path
 
 from spacy.tokens import Doc
 
-from spacy_mtlner.entities import DEFAULT_KEY, Entity, read_entities, write_entities, write_ents
+from spacy_mtlner.entities import (
+    DEFAULT_KEY,
+    Entity,
+    read_entities,
+    write_entities,
+    write_ents,
+    write_unknown,
+)
 from spacy_mtlner.formats.base import (
     Annotation,
     CharEntity,
@@ -66,7 +73,8 @@ def make_annotated_doc(
     """Tokenize a record's text and write its entities to `doc.spans[key]`.
 
     A token is split where an entity begins or ends inside it, so that no entity is lost. A record
-    that was read from a Doc keeps that Doc, with its tokens and all its other annotation.
+    that was read from a Doc keeps that Doc, with its tokens and all its other annotation. What is
+    unknown stays so: in `doc.user_data`, and with `set_ents` in `doc.ents`.
 
     make_doc (Callable[[str], Doc]): The tokenizer, as `nlp.make_doc`.
     record (Record): The record.
@@ -96,15 +104,24 @@ def make_annotated_doc(
         for label, fragments in record.entities
     ]
     write_entities(doc, entities, key)
+    # A token that was split is unknown in all its parts.
+    unknown = [i for a, b in record.unknown for i in range(starts[a], ends[b])]
+    write_unknown(doc, unknown, key)
     if set_ents:
-        write_ents(doc, entities, overwrite=True)
+        write_ents(doc, entities, overwrite=True, missing=unknown)
     if record.document is not None:
         doc.user_data[DOCUMENT_KEY] = record.document
     return doc, n_split
 
 
 def make_doc_record(
-    doc: Doc, entities: Iterable[Entity], path: Path, line: int, report: Report
+    doc: Doc,
+    entities: Iterable[Entity],
+    path: Path,
+    line: int,
+    report: Report,
+    *,
+    unknown: Iterable[int] = (),
 ) -> Record:
     """Make a record of a Doc's text and entities.
 
@@ -113,12 +130,14 @@ def make_doc_record(
     path (Path): The file.
     line (int): The Doc's number, counted from 1.
     report (Report): Counts what is skipped and repaired.
+    unknown (Iterable[int]): The tokens of which it is unknown what they belong to.
     RETURNS (Record): The record.
     """
     annotations = [Annotation(*to_characters(doc, entity)) for entity in entities]
     document = doc.user_data.get(DOCUMENT_KEY)
     record = make_record(doc.text, annotations, path, line, report, document=document)
-    return replace(record, doc=doc)
+    places = tuple((doc[i].idx, doc[i].idx + len(doc[i])) for i in unknown)
+    return replace(record, doc=doc, unknown=places)
 
 
 def read_char_entities(doc: Doc, key: str = DEFAULT_KEY) -> list[CharEntity]:

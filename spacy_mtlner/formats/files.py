@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from spacy_mtlner.formats.base import CorpusError, Report
+from spacy_mtlner.formats.base import CorpusError, Report, UnknownFormatError
 from spacy_mtlner.formats.detect import detect_columns, detect_format, read_head
 
 AUTO = "auto"
@@ -22,6 +22,8 @@ _SUFFIXES: dict[str, tuple[str, ...]] = {
     "jsonl": (".jsonl", ".json", ".ndjson"),
     "spacy": (".spacy",),
 }
+# Those of files that are no corpora, as often.
+_COMMON = (".annotated", ".csv", ".data", ".json", ".tsv", ".txt", ".xml")
 # Those that tell the parts of a corpus apart: they stay in the output's name.
 _PARTS = (".train", ".dev", ".test", ".testa", ".testb", ".annotated")
 _BRAT_SUFFIXES = (".ann", ".txt", ".conf")
@@ -74,7 +76,7 @@ def find_sources(path: Path, format_name: str, report: Report) -> list[Source]:
     format_name (str): The files' format, or "auto" to find out that of each.
     report (Report): Counts the files of a folder that are not read.
     RETURNS (list[Source]): The files in order of their names.
-    RAISES (CorpusError): If there is none, or the format of a file cannot be told.
+    RAISES (CorpusError): If there is none, or a file that is meant as a corpus cannot be told.
     """
     if not path.exists():
         raise CorpusError(path, None, "Cannot be read: there is no such file or folder.")
@@ -90,7 +92,9 @@ def find_sources(path: Path, format_name: str, report: Report) -> list[Source]:
             sources += (replace(source, prefix=prefix) for source in found)
     if not sources:
         kind = "known format" if format_name == AUTO else f"format {format_name!r}"
-        raise CorpusError(path, None, f"Holds no files of a {kind}.")
+        skipped = (f"{why} ({', '.join(tally.places)})" for why, tally in report.skipped.items())
+        hint = f"Skipped: {'; '.join(skipped)}." if report.skipped else ""
+        raise CorpusError(path, None, f"Holds no files of a {kind}.", hint)
     return sources
 
 
@@ -111,6 +115,25 @@ def is_about_corpus(path: Path) -> bool:
     return path.stem.lower().startswith(_NOT_CORPORA)
 
 
+def pass_over(err: CorpusError, report: Report) -> None:
+    """Skip a file of a folder whose format cannot be told, unless it must be meant as a corpus.
+
+    err (CorpusError): The error.
+    report (Report): Counts the file.
+    RAISES (CorpusError): If the file has the suffix of a known format, and that of corpora alone or
+        an error that is certain.
+    """
+    known = {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
+    is_certain = not isinstance(err, UnknownFormatError)
+    suffix = err.path.suffix
+    if suffix in known and err.path.stat().st_size and (is_certain or suffix not in _COMMON):
+        raise err
+    reason = "file of no known format"
+    if suffix in known:
+        reason = f"{reason}: {err.message.rstrip('.')}"
+    report.skip(reason, err.path, err.line or 1)
+
+
 def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 
@@ -126,8 +149,8 @@ def _find_in_folder(folder: Path, format_name: str, report: Report) -> Iterator[
         elif format_name == AUTO:
             try:
                 yield _make_source(path, AUTO)
-            except CorpusError:
-                report.skip("file of no known format", path, 1)
+            except CorpusError as err:
+                pass_over(err, report)
         elif path.suffix in _SUFFIXES.get(format_name, ()):
             yield _make_source(path, format_name)
         else:

@@ -22,7 +22,7 @@ from spacy_mtlner.formats.base import (
 
 _RECORD_KEYS = frozenset({"text", "entities", "document"})
 _ENTITY_KEYS = frozenset({"label", "spans"})
-_EXPECTED = 'Expected {"text": str, "entities": [{"label": str, "spans": [[start, end], ...]}]}.'
+EXPECTED = 'Expected {"text": str, "entities": [{"label": str, "spans": [[start, end], ...]}]}.'
 
 
 def read_jsonl(path: Path, report: Report) -> Iterator[Record]:
@@ -38,13 +38,13 @@ def read_jsonl(path: Path, report: Report) -> Iterator[Record]:
             case {"text": str(text), "entities": list(entities)}:
                 document = value.get("document")
                 if not (document is None or isinstance(document, str)):
-                    raise CorpusError(path, line, "The document's name is no string.", _EXPECTED)
+                    raise CorpusError(path, line, "The document's name is no string.", EXPECTED)
                 for name in sorted(value.keys() - _RECORD_KEYS):
                     report.ignore(f"key {name!r} of a record", path, line)
                 annotations = [_parse_entity(entity, path, line, report) for entity in entities]
                 yield make_record(text, annotations, path, line, report, document=document)
             case _:
-                raise CorpusError(path, line, "Not a record with text and entities.", _EXPECTED)
+                raise CorpusError(path, line, "Not a record with text and entities.", EXPECTED)
 
 
 def write_jsonl(records: Iterable[Record], path: Path, report: Report) -> None:
@@ -72,4 +72,4 @@ def _parse_entity(value: Any, path: Path, line: int, report: Report) -> Annotati
                 for name in sorted(value.keys() - _ENTITY_KEYS):
                     report.ignore(f"key {name!r} of an entity", path, line)
                 return Annotation(label, spans)
-    raise CorpusError(path, line, f"Not an entity: {json.dumps(value)[:80]}.", _EXPECTED)
+    raise CorpusError(path, line, f"Not an entity: {json.dumps(value)[:80]}.", EXPECTED)

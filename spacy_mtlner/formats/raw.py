@@ -8,10 +8,10 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from spacy_mtlner.formats import read_corpus
-from spacy_mtlner.formats.base import CorpusError, Report, read_lines
+from spacy_mtlner.formats.base import CorpusError, Report, UnknownFormatError, read_lines
 from spacy_mtlner.formats.detect import detect_format
 from spacy_mtlner.formats.docbin import load_docs
-from spacy_mtlner.formats.files import is_about_corpus
+from spacy_mtlner.formats.files import is_about_corpus, pass_over
 
 _RAW = "raw"
 _HINT = 'Raw text is a .txt file, .spacy, or JSON lines with "text".'
@@ -78,8 +78,8 @@ def _find_in_folder(folder: Path, report: Report) -> dict[Path, str]:
             continue
         try:
             kinds[path] = _find_kind(path)
-        except CorpusError:
-            report.skip("file of no known format", path, 1)
+        except CorpusError as err:
+            pass_over(err, report)
     return kinds
 
 
@@ -92,7 +92,8 @@ def _find_kind(path: Path) -> str:
     except CorpusError as err:
         if path.suffix in (".txt", *_JSON):
             return _RAW
-        raise CorpusError(path, err.line, err.message, _HINT) from None
+        hint = _HINT if isinstance(err, UnknownFormatError) else err.hint
+        raise type(err)(path, err.line, err.message, hint) from None
     # The text is all that is wanted of JSON lines: their entities need not be right.
     return _RAW if path.suffix in _JSON and name in ("cluener", "jsonl") else name
 

@@ -9,6 +9,7 @@ from itertools import accumulate, chain
 from spacy.pipeline import Sentencizer
 from spacy.tokens import Doc
 
+from spacy_mtlner.entities import UNKNOWN_KEY
 from spacy_mtlner.formats.base import CharEntity, Record, Report
 
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
@@ -187,12 +188,20 @@ def _cut(record: Record, units: list[tuple[int, int]], report: Report) -> Iterat
             assert tokens is not None  # Any text of a doc is in some tokens.
             first = tokens.start_char
             part = tokens.as_doc(copy_user_data=True)
+            part.user_data.pop(UNKNOWN_KEY, None)  # By tokens of the whole doc.
             text = part.text
         entities = tuple(
             CharEntity(label, tuple((a - first, b - first) for a, b in fragments))
             for label, fragments in group
         )
-        yield replace(record, text=text, entities=entities, doc=part, entity_lines=None)
+        unknown = tuple(
+            (a - first, b - first)
+            for a, b in record.unknown
+            if first <= a and b <= first + len(text)
+        )
+        yield replace(
+            record, text=text, entities=entities, doc=part, entity_lines=None, unknown=unknown
+        )
     if doc is not None:
         for _ in chain.from_iterable(doc.spans.values()):
             report.skip("span of another group of a split doc", record.path, record.line)

@@ -13,13 +13,19 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.util import logger
 
-from spacy_mtlner.entities import Entity, TokenMap, align_entities, read_entities, read_ents
+from spacy_mtlner.entities import (
+    Entity,
+    TokenMap,
+    align_entities,
+    find_missing,
+    read_entities,
+    read_ents,
+    read_unknown,
+)
 
 GoldSource = Literal["auto", "spans", "ents"]
-# Keys of the reference's user_data: a sample's weight, and for each spans key the tokens of which
-# nothing is known.
+# Key of the reference's user_data: a sample's weight.
 WEIGHT = "mtlner_weight"
-UNKNOWN = "mtlner_unknown"
 
 
 @dataclass(frozen=True)
@@ -89,15 +95,6 @@ def is_annotated(doc: Doc, key: str, source: str) -> bool:
     return len(doc) > 0 and doc.has_annotation("ENT_IOB")
 
 
-def find_missing(doc: Doc) -> list[int]:
-    """Find the tokens whose annotation in doc.ents is missing.
-
-    doc (Doc): The doc.
-    RETURNS (list[int]): Their positions.
-    """
-    return [int(i) for i in numpy.flatnonzero(doc.to_array("ENT_IOB") == 0)]
-
-
 def find_gold_source(examples: Iterable[Example], key: str) -> str | None:
     """Find out where the gold of a task is.
 
@@ -139,10 +136,7 @@ def read_gold(
     kept = select(aligned)
     n_dropped = len(aligned) - len(kept)
     ranges = [fragment for entity in unaligned for fragment in entity.fragments]
-    if source == "ents":
-        missing = find_missing(reference)
-    else:
-        missing = reference.user_data.get(UNKNOWN, {}).get(key, [])
+    missing = find_missing(reference) if source == "ents" else read_unknown(reference, key)
     ranges += ((start, start + 1) for start in missing)
     unknown = None
     if ranges:

@@ -14,13 +14,19 @@ from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.util import logger
 
-from spacy_mtlner.entities import read_ents, write_entities
+from spacy_mtlner.entities import (
+    find_missing,
+    read_ents,
+    read_unknown,
+    write_entities,
+    write_unknown,
+)
 from spacy_mtlner.formats import CorpusError, Report
 from spacy_mtlner.formats.corpus import make_corpus
 from spacy_mtlner.formats.docbin import load_docs
 from spacy_mtlner.formats.raw import read_raw
 from spacy_mtlner.pipeline.base import EntityComponent, reads_in_passes
-from spacy_mtlner.pipeline.gold import UNKNOWN, WEIGHT, find_missing
+from spacy_mtlner.pipeline.gold import WEIGHT
 from spacy_mtlner.training.similarity import (
     Numbers,
     Similarity,
@@ -310,8 +316,7 @@ def _set_key(doc: Doc, task: str, source: Source, path: Path, number: int) -> No
                 f"{task!r} the role 'unlabelled', or remove the doc.",
             )
         write_entities(doc, read_ents(doc), task)
-        if missing := find_missing(doc):
-            doc.user_data[UNKNOWN] = {task: missing}
+        write_unknown(doc, find_missing(doc), task)
     elif keys[0] not in doc.spans:
         found = ", ".join(map(repr, doc.spans)) or "none"
         raise CorpusError(
@@ -321,6 +326,7 @@ def _set_key(doc: Doc, task: str, source: Source, path: Path, number: int) -> No
         group = doc.spans.pop(keys[0])
         group.name = task
         doc.spans[task] = group
+        write_unknown(doc, read_unknown(doc, keys[0]), task)
 
 
 def _read_texts(path: Path, nlp: Language) -> Iterator[str]:

@@ -14,7 +14,9 @@ from spacy.tokens import Doc, DocBin
 from typer.testing import CliRunner, Result
 
 import spacy_mtlner.cli  # noqa: F401
+from spacy_mtlner.cli.convert import print_tallies
 from spacy_mtlner.entities import Entity, read_entities
+from spacy_mtlner.formats import Report
 
 RECORDS: list[dict[str, Any]] = [
     {
@@ -189,3 +191,13 @@ def test_help() -> None:
         "--ents",
     ):
         assert option in output
+
+
+def test_a_report_says_how_many_more_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report()
+    for line in range(1, 6):
+        report.skip("reason", Path("x"), line)
+        report.ignore("kind", Path("x"), min(line, 3))
+    print_tallies(report)
+    output = " ".join(capsys.readouterr().out.split())
+    assert "Skipped: reason: 5" in output and output.count("x:1, x:2, x:3, and 2 more") == 2

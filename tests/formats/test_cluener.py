@@ -65,6 +65,18 @@ def test_wrong_structure(path: Path, value: Any, message: str) -> None:
     assert f"{path}:2: {message}" in str(error.value)
 
 
+def test_other_keys_are_counted(path: Path) -> None:
+    value = {"text": "Ada", "label": {"name": {"Ada": [[0, 2]]}}, "id": 3, "relations": []}
+    path.write_text(json.dumps(value))
+    report = Report(strict=True)
+    (record,) = read_cluener(path, report)
+    assert len(record.entities) == 1
+    assert {kind: tally.places for kind, tally in report.ignored.items()} == {
+        "key 'id' of a record": [f"{path}:1"],
+        "key 'relations' of a record": [f"{path}:1"],
+    }
+
+
 def test_real_corpus(data_dir: Path) -> None:
     n_docs, report = 0, Report()
     for part in ("train", "dev"):

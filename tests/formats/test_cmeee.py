@@ -72,6 +72,29 @@ def test_round_trip_of_lines(path: Path, expected: list[Record]) -> None:
     assert not report.skipped and not report.repaired
 
 
+def test_other_keys_are_counted(path: Path) -> None:
+    value = item("a", entity(0, 0, normalized="x"), entity(0, 0, "dis", normalized="y"))
+    _, report = read(path, json.dumps([value | {"relations": []}]), strict=True)
+    assert {kind: tally.count for kind, tally in report.ignored.items()} == {
+        "key 'relations' of a record": 1,
+        "key 'normalized' of an entity": 2,
+    }
+
+
+def test_two_bars_instead_of_three(path: Path) -> None:
+    """The annotation must not become text."""
+    found, report = read(path, f"{GOOD}\n患者发热三天||3    3    sym||\n收缩压||120 / 80||\n")
+    assert [record.text for record in found[1:]] == ["收缩压||120 / 80||"]
+    reason = "text with 'start end type' behind two bars instead of three"
+    assert report.skipped[reason].places == [f"{path}:2"]
+
+
+def test_byte_order_marks_within_a_file_count(path: Path) -> None:
+    """Lines of the published corpus begin with one, and their offsets count it."""
+    (_, record), report = read(path, f"{GOOD}\n\ufeff第十四章急性中毒|||5    8    dis|||\n")
+    assert surfaces(record) == [("dis", "急性中毒")] and not report.repaired
+
+
 @pytest.mark.parametrize("form", ["list", "indented list", "lines"])
 @given(
     expected=st.lists(records(st.text(max_size=20), st.sampled_from(["dis", "sym"])), max_size=4),
@@ -129,6 +152,8 @@ def test_nothing_in_the_file(path: Path) -> None:
         ("0    1    sym    dis", "annotation is not 'start end type'"),
         (f"0    {'9' * 5000}    sym", "annotation is not 'start end type'"),
         ("1    0    sym", "span ends where or before it starts"),
+        ("0    1    sym||", "annotation is not 'start end type'"),
+        ("0    1    sym||2    4    sym", "annotation is not 'start end type'"),
         ("-1    1    sym", "offset outside the text"),
         ("0    5    sym", "offset outside the text"),
         ("0    1    sym", "duplicate of another entity"),

@@ -270,8 +270,63 @@ def test_comments_end_no_sentence(path: Path) -> None:
     assert (record.text, record.line, surfaces(record)) == ("a b", 2, [("A", "a b")])
     assert not report.skipped
     assert read_one(path, "# O\na B-A\n# I-A\n") == ("# a #", [("A", "a #")])
-    records, _ = read(path, "-DOCSTART-\n- O\n\na O\n", comment="-")
+    records, _ = read(path, "-DOCSTART-\n- 1\n\na O\n", comment="-")
     assert [(record.text, record.document) for record in records] == [("a", "corpus-1")]
+
+
+def test_a_row_is_no_comment(path: Path) -> None:
+    """Hashtags: what has as many columns as the others, with tags, is a token."""
+    text = "# id 1\n#Apple\tB-ORG\nrocks\tO\n\n# x = 1\ty\n#\tO\n#NewYork\tB-LOC\t\n#x\tB-A\tO\n"
+    found, report = read(path, text, separator="\t", tag_columns=[1], comment="#")
+    assert [(record.text, surfaces(record)) for record in found] == [
+        ("#Apple rocks", [("ORG", "#Apple")]),
+        ("# #NewYork", [("LOC", "#NewYork")]),
+    ]
+    assert report.ignored["comment"].places == [f"{path}:1", f"{path}:5", f"{path}:8"]
+    strict = Report(strict=True)
+    assert list(read_columns(path, strict, separator="\t", tag_columns=[1], comment="#")) == found
+
+
+def test_comments_of_several_tags_and_none_but_comments(path: Path) -> None:
+    text = "a O\n#b B-X|I-Y\n# B-X|\n"
+    (record,), report = read(path, text, comment="#", tag_separator="|")
+    assert record.text == "a #b" and report.ignored["comment"].places == [f"{path}:3"]
+    assert read(path, "# a\n#b O\n\n-DOCSTART- O\n", comment="#")[0] == []
+
+
+@pytest.mark.parametrize(
+    "separator, rows, tokens",
+    [
+        (",", ['"Smith, John",B-X', "met,O", '"Bob","O"', '"say ""a"", now",O'], None),
+        (";", ['"a;b";B-X', "a,b;O"], ["a;b", "a,b"]),
+        # Quotes that are tokens or parts of such.
+        (",", ['",B-X', '"",O', '"x"y,O', 'a"b",O', '"""",O'], ['"', '"x"y', 'a"b"', '"']),
+        ("\t", ['"a,b"\tB-X', '"a"\tO'], ['"a,b"', '"a"']),
+    ],
+)
+def test_quoted_cells(path: Path, separator: str, rows: list[str], tokens: list[str]) -> None:
+    found, _ = read(path, "\n".join(rows), separator=separator, joiner="|")
+    expected = tokens or ["Smith, John", "met", "Bob", 'say "a", now']
+    assert found[0].text.split("|") == expected
+    assert surfaces(found[0]) == [("X", expected[0])]
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_quotes_are_written_so_that_they_are_read_again(path: Path, separator: str) -> None:
+    tokens = ['"a"', '"', '""', "a"]
+    record = record_of("".join(tokens), CharEntity('"', ((0, 3),)))
+    write(path, record, make_doc=words(*tokens), separator=separator)
+    (again,) = read_columns(path, Report(), separator=separator, joiner=" ")
+    assert again.text.split(" ") == tokens and surfaces(again) == [('"', '"a"')]
+
+
+def test_byte_order_marks_of_joined_files(path: Path) -> None:
+    found, report = read(path, "\ufeffa O\n\ufeffb B-X\n\ufeff\n\ufeff-DOCSTART- O\nc O\n")
+    assert [(record.text, record.document) for record in found] == [
+        ("a b", None),
+        ("c", "corpus-1"),
+    ]
+    assert report.repaired["byte order mark before a line removed"].count == 3
 
 
 def test_germeval(path: Path) -> None:
@@ -384,7 +439,7 @@ def without_space(record: Record) -> list[tuple[str, list[int]]]:
 
 
 @pytest.mark.parametrize("tag_scheme", ["BIO", "BILUO"])
-@pytest.mark.parametrize("separator", ["\t", " ", "||", "\u3000", " | "])
+@pytest.mark.parametrize("separator", ["\t", " ", "||", "\u3000", " | ", ",", ";"])
 @given(corpus=st.lists(flat_records(), max_size=3), lang=st.sampled_from(["en", "zh"]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_round_trip(
@@ -493,6 +548,7 @@ def test_labels_that_columns_cannot_hold(path: Path) -> None:
         ("-DOCSTART-", "\t", ["-", "DOCSTART-"], "token that no line can hold, split"),
         ("-DOCSTART-ed", "\t", ["-", "DOCSTART-ed"], "token that no line can hold, split"),
         ("a-DOCSTART-", "\t", ["a-DOCSTART-"], ""),
+        ("\ufeffa", "\t", ["a"], "byte order mark before a token, left out"),
     ],
 )
 def test_tokens_that_columns_cannot_hold(

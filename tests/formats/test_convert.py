@@ -10,10 +10,17 @@ import pytest
 import spacy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from spacy.tokens import DocBin, Span
+from spacy.tokens import Doc, DocBin, Span
 
-from spacy_mtlner.entities import read_entities
-from spacy_mtlner.formats import CharEntity, CorpusError, Record, Report, read_corpus
+from spacy_mtlner.entities import UNKNOWN_KEY, read_entities, read_unknown
+from spacy_mtlner.formats import (
+    CharEntity,
+    CorpusError,
+    Record,
+    Report,
+    make_annotated_doc,
+    read_corpus,
+)
 from spacy_mtlner.formats.convert import WRITER_SUFFIXES, Job, Settings, plan_jobs, run_jobs
 from spacy_mtlner.formats.files import Source
 from spacy_mtlner.formats.jsonl import write_jsonl
@@ -237,6 +244,66 @@ def test_labels_are_counted_where_they_stand(folder: Path, tmp_path: Path) -> No
     how = Settings(labels=Labels.parse(drop=["X"]))
     convert(folder / "b", tmp_path / "x.jsonl", report, how)
     assert report.ignored["entity with label 'X'"].places == [f"{folder / 'b/x.ann'}:3"]
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> Path:
+    """Of "may", "be" and "-" nothing is known."""
+    doc = spacy.blank("en").make_doc("Ada met Bob. Eve may be X-ray.")
+    ents = [Span(doc, 0, 1, label="PER"), Span(doc, 2, 3, label="PER")]
+    doc.set_ents(ents, missing=[doc[5:7], doc[8:9]], default="outside")
+    assert [token.text for token in doc if token.ent_iob == 0] == ["may", "be", "-"]
+    path = tmp_path / "partial.spacy"
+    DocBin(docs=[doc], store_user_data=True).to_disk(path)
+    return path
+
+
+def load(path: Path) -> list[Doc]:
+    return list(DocBin().from_disk(path).get_docs(spacy.blank("en").vocab))
+
+
+def unknown_words(doc: Doc, key: str) -> list[str]:
+    return [doc[i].text for i in read_unknown(doc, key)]
+
+
+def test_what_is_unknown_stays_so(partial: Path, tmp_path: Path) -> None:
+    how = Settings(spans_key="a", set_ents=True)
+    (output,) = convert(partial, tmp_path / "a.spacy", Report(), how)
+    (doc,) = load(output)
+    assert unknown_words(doc, "a") == ["may", "be", "-"]
+    assert [token.text for token in doc if token.ent_iob == 0] == ["may", "be", "-"]
+    assert [ent.text for ent in doc.ents] == ["Ada", "Bob"]
+    # Under another key, in parts.
+    how = Settings(spans_key="b", set_ents=True, n_sents=1, options={"input_key": "a"})
+    (output,) = convert(tmp_path / "a.spacy", tmp_path / "b.spacy", Report(), how)
+    first, second = load(output)
+    assert [*first.spans, *second.spans] == ["b", "b"]
+    assert unknown_words(first, "b") == [] and not first.user_data.get(UNKNOWN_KEY)
+    assert unknown_words(second, "b") == ["may", "be", "-"]
+    assert unknown_words(second, "a") == []
+    assert [token.text for token in second if token.ent_iob == 0] == ["may", "be", "-"]
+    # An entity is known, whatever stands beside it.
+    (record,) = read_corpus(tmp_path / "a.spacy", "spacy", Report(), input_key="a")
+    entity = CharEntity("X", ((18, 20),))  # "ay" of "may".
+    changed = replace(record, entities=(*record.entities, entity))
+    doc, _ = make_annotated_doc(spacy.blank("en").make_doc, changed, set_ents=True)
+    assert unknown_words(doc, "mtlner") == ["m", "ay", "be", "-"]
+    assert [ent.text for ent in doc.ents] == ["Ada", "Bob", "ay"]
+    assert [token.text for token in doc if token.ent_iob == 0] == ["m", "be", "-"]
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.conll", "x"])
+def test_other_formats_have_no_place_for_the_unknown(
+    partial: Path, tmp_path: Path, name: str
+) -> None:
+    writer = None if "." in name else "brat"
+    (job,) = plan_jobs(partial, str(tmp_path / name), Report(), writer=writer)
+    with pytest.raises(CorpusError, match="cannot hold: 3 x token without annotation"):
+        run_jobs([job], Settings(), Report())
+    assert not (tmp_path / name).exists()
+    report = Report()
+    run_jobs([job], Settings(lossy=True), report)
+    assert (tmp_path / name).exists() and report.entities.total() == 2
 
 
 def test_groups_that_cannot_stay_are_counted(tmp_path: Path) -> None:

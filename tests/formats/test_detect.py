@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from spacy_mtlner.formats import CorpusError, Report, read_corpus
+from spacy_mtlner.formats.base import UnknownFormatError
 from spacy_mtlner.formats.detect import detect_columns, detect_format
 
 INTERCHANGE = '{"text": "Ada", "entities": [{"label": "PER", "spans": [[0, 3]]}]}\n'
@@ -54,8 +55,28 @@ def test_names(tmp_path: Path) -> None:
 def test_what_cannot_be_told(tmp_path: Path, content: str) -> None:
     path = tmp_path / "corpus.txt"
     path.write_text(content)
-    with pytest.raises(CorpusError, match=r"corpus\.txt: .*format cannot be told"):
+    with pytest.raises(UnknownFormatError, match=r"corpus\.txt(:1)?: .*format cannot be told"):
         detect_format(path)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('\n{"text": "a", "label": [[0, 1, "X"]]}\n', ":2: .*object with the keys 'text', 'label'"),
+        ("{}\n", ":1: .*an empty object"),
+        ('[{"text": "a", "entities": []}]\n', ":1: .*a JSON list"),
+        ('{\n "text": "a"\n}\n', r":1: .*Not JSON \(Expecting property name.*, column 2\)\. Exp"),
+        ("[" * 100_000, ":1: .*Not JSON"),
+    ],
+)
+def test_other_json(tmp_path: Path, content: str, message: str) -> None:
+    """What is there, where, and what is expected: no word about columns."""
+    path = tmp_path / "corpus.jsonl"
+    path.write_text(content)
+    with pytest.raises(UnknownFormatError, match=r"corpus\.jsonl" + message) as error:
+        detect_format(path)
+    assert error.value.hint.startswith('Expected {"text": str, "entities": [{"label": str')
+    assert "olumn" not in error.value.hint
 
 
 def test_a_header_is_named(tmp_path: Path) -> None:
@@ -75,6 +96,9 @@ def options(separator: str | None, token: int, *tags: int, **others: Any) -> dic
     return {"separator": separator, "token_column": token, "tag_columns": [*tags], **others}
 
 
+MULTICONER = options(None, 0, 3, comment="#")
+
+
 @pytest.mark.parametrize(
     "rows, expected",
     [
@@ -82,6 +106,8 @@ def options(separator: str | None, token: int, *tags: int, **others: Any) -> dic
         ("Ada\tB-PER|New York\tB-LOC", options("\t", 0, 1)),
         ("Ada,B-PER|met,O", options(",", 0, 1)),
         ("Ada;S-PER|met;O", options(";", 0, 1)),
+        ('"Smith, John",B-PER|met,O', options(",", 0, 1)),
+        ('"Ada","B-PER"|"met","O"', options(",", 0, 1)),
         ("B-PER\tAda|O\tmet", options("\t", 1, 0)),
         # CoNLL-2003: parts of speech and phrases stand between.
         ("-DOCSTART- -X- -X- O||EU NNP B-NP B-ORG|rejects VBZ B-VP O", options(None, 0, 3)),
@@ -93,6 +119,13 @@ def options(separator: str | None, token: int, *tags: int, **others: Any) -> dic
             "#\thttp://x\t[2009]|1\tAda\tB-PER\tO|2\t1984\tO\tO||#\thttp://y\t[2009]|1\tx\tO\tO",
             options("\t", 1, 2, 3, comment="#"),
         ),
+        # A comment may have as many cells, but no tags there.
+        ("# id 7 domain=en|the _ _ O|ada _ _ B-PER||# id 8|#ai _ _ B-X", MULTICONER),
+        ("Ada\tB-PER|# text = x\ty|#NLP\tB-ORG", options("\t", 0, 1, comment="#")),
+        ("#Apple\tB-ORG|rocks\tO|#NewYork\tB-LOC", options("\t", 0, 1)),
+        ("#a\tB-X|#b\tO", options("\t", 0, 1)),
+        ("#\tO|1\tO|2\tB-X", options("\t", 0, 1)),
+        ("# x|a\tO|b\tB-X|#c\tB-X,B-Y", options("\t", 0, 1, tag_separator=",", comment="#")),
         # Weibo: a digit of segmentation.
         ("科0\tO|技1\tB-ORG.NOM", options("\t", 0, 1, segmentation_digit=True)),
         # Several labels in a cell.

@@ -47,6 +47,54 @@ def test_auto(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("b/x.conll", "Zoë B-PER\n".encode("latin-1"), "x.conll:1: Not UTF-8. Convert"),
+        ("b/x.tsv", "Zoë\tB-PER\n".encode("latin-1"), "x.tsv:1: Not UTF-8. Convert"),
+        ("x.csv", b"token,tag\nAda,B-PER\n", "x.csv:1: Looks like a header"),
+        (
+            "x.jsonl",
+            b'{"text": "a", "entities": [{]}\n',
+            "x.jsonl:1: Its format cannot be told: N",
+        ),
+        (
+            "x.jsonl",
+            b'{"text": "a", "spans": []}\n',
+            "x.jsonl:1: Its format cannot be told: an obj",
+        ),
+        ("x.bio", b"Ada\nmet\n", "x.bio: Its format cannot be told. Name it"),
+    ],
+)
+def test_a_corpus_is_not_passed_over(folder: Path, name: str, content: bytes, message: str) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(CorpusError) as error:
+        find_sources(folder, "auto", Report())
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, content, reason, line",
+    [
+        ("x.json", b'\n{"x": 1}', "Its format cannot be told: an object with the keys 'x'", 2),
+        ("x.json", b"{\n}", "Its format cannot be told: Not JSON (.*, column 2)", 1),
+        ("x.txt", b"notes\n", "Its format cannot be told", 1),
+        ("x.conll", b"", "Is empty: its format cannot be told", 1),
+    ],
+)
+def test_other_files_are_skipped_with_the_reason(
+    folder: Path, name: str, content: bytes, reason: str, line: int
+) -> None:
+    (folder / name).write_bytes(content)
+    report = Report()
+    assert len(find_sources(folder, "auto", report)) == 4
+    del report.skipped["file of no known format"]  # Of another suffix.
+    ((found, tally),) = report.skipped.items()
+    assert found.startswith("file of no known format: " + reason.split(".*")[0])
+    assert found.endswith(reason.split(".*")[-1])
+    assert tally.places == [f"{folder / name}:{line}"]
+
+
+@pytest.mark.parametrize(
     "format_name, names, n_ignored",
     [
         ("brat", ["c"], 5),
@@ -75,6 +123,9 @@ def test_nothing_found(folder: Path) -> None:
         find_sources(folder, "genia", Report())
     (folder / "empty").mkdir()
     with pytest.raises(CorpusError, match="Holds no files of a known format"):
+        find_sources(folder / "empty", "auto", Report())
+    (folder / "empty/x.json").write_text("{}")
+    with pytest.raises(CorpusError, match=r"Skipped: .*: an empty object \(.*x\.json:1\)\."):
         find_sources(folder / "empty", "auto", Report())
     with pytest.raises(CorpusError, match=r"none\.jsonl: Cannot be read"):
         find_sources(folder / "none.jsonl", "auto", Report())

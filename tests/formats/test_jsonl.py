@@ -181,6 +181,13 @@ def test_other_keys_are_counted(path: Path) -> None:
     }
 
 
+def test_byte_order_marks_of_joined_files(path: Path) -> None:
+    line = json.dumps({"text": "\ufeffa", "entities": []}, ensure_ascii=False)
+    found, report = read(path, f"\ufeff{line}", line, f"\ufeff{line}")
+    assert [record.text for record in found] == ["\ufeffa"] * 3
+    assert report.repaired["byte order mark before a line removed"].count == 1
+
+
 def test_strict(path: Path) -> None:
     path.write_text(json.dumps({"text": "a", "entities": [entity("A", [0, 2])]}))
     with pytest.raises(CorpusError, match=rf"{path}:1: .*offset outside the text.*--strict"):

@@ -77,6 +77,13 @@ def test_folder(tmp_path: Path, nlp: Language) -> None:
     assert report.skipped["file of no known format"].places == [f"{folder / 'code.py'}:1"]
 
 
+def test_a_corpus_of_a_folder_is_not_passed_over(tmp_path: Path, nlp: Language) -> None:
+    write(tmp_path / "a.txt", "first")
+    (tmp_path / "b.conll").write_bytes("schön O\n".encode("latin-1"))
+    with pytest.raises(CorpusError, match=r"b\.conll:1: Not UTF-8\. Convert the file"):
+        read(tmp_path, nlp)
+
+
 @pytest.mark.parametrize(
     "name, content, message",
     [

@@ -17,6 +17,7 @@ from spacy.util import fix_random_seed
 
 from spacy_mtlner.codecs.sequence import encode_sequences, list_allowed
 from spacy_mtlner.entities import (
+    UNKNOWN_KEY,
     Entity,
     Fragments,
     read_entities,
@@ -26,7 +27,7 @@ from spacy_mtlner.entities import (
 from spacy_mtlner.models.seq2seq import Seq2SeqInputs
 from spacy_mtlner.models.torch_layer import get_module_shim
 from spacy_mtlner.nn.seq2seq import Seq2Seq, Seq2SeqScores
-from spacy_mtlner.pipeline.gold import UNKNOWN, WEIGHT
+from spacy_mtlner.pipeline.gold import WEIGHT
 from spacy_mtlner.pipeline.knowledge import Knowledge, write_knowledge
 from spacy_mtlner.pipeline.seq2seq_ner import Seq2SeqEntityRecognizer
 from spacy_mtlner.pipeline.side_texts import SideTextEncoder
@@ -437,7 +438,7 @@ def test_unknown_tokens_teach_nothing() -> None:
     gold: Gold = [("ADR", ((0, 2),)), ("Body", ((6, 7),))]
     examples = make_examples(nlp, data=[(text, gold)])
     nlp.initialize(lambda: examples)
-    examples[0].reference.user_data[UNKNOWN] = {"mtlner": [5]}
+    examples[0].reference.user_data[UNKNOWN_KEY] = {"mtlner": [5]}
     golds = component.read_golds(examples)
     assert golds.windows.tolist() == [4, 4]
     scores = component.model.predict(component.make_training_inputs(examples, golds))
@@ -455,7 +456,7 @@ def test_unknown_tokens_between_fragments_stay_unknown() -> None:
     component = add_seq2seq(nlp)
     (example,) = make_examples(nlp, data=[("a b c d e", [("ADR", ((0, 1), (3, 4)))])])
     component.cfg["gold_source"] = "spans"
-    example.reference.user_data[UNKNOWN] = {"mtlner": [1, 3, 4]}
+    example.reference.user_data[UNKNOWN_KEY] = {"mtlner": [1, 3, 4]}
     gold = component.read_gold(example)
     assert gold is not None and gold.unknown is not None
     assert gold.unknown.tolist() == [False, True, False, False, True]

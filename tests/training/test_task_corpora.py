@@ -14,7 +14,8 @@ from spacy.tokens import Doc, DocBin, Span
 from typer.testing import CliRunner
 
 from spacy_mtlner.entities import Entity, read_entities, write_entities
-from spacy_mtlner.formats import CorpusError
+from spacy_mtlner.formats import CorpusError, Report
+from spacy_mtlner.formats.convert import Settings, plan_jobs, run_jobs
 from spacy_mtlner.pipeline.gold import WEIGHT
 from spacy_mtlner.training.task_corpora import UNLABELLED, TaskCorpora, make_task_corpora
 
@@ -140,12 +141,18 @@ def test_docs_without_the_key_are_unannotated_where_others_have_it(
     assert list(found["has another"].spans) == ["third"]
 
 
-def test_tokens_of_which_nothing_is_known(tmp_path: Path, paths: dict[str, Path]) -> None:
-    """What doc.ents leaves open stays open."""
+@pytest.mark.parametrize("is_converted", [False, True])
+def test_tokens_of_which_nothing_is_known(
+    tmp_path: Path, paths: dict[str, Path], is_converted: bool
+) -> None:
+    """What doc.ents leaves open stays open, and in spans of another key, too."""
     nlp = make_nlp("main", "other")
     doc = nlp.make_doc("Rome may be more")
     doc.set_ents([Span(doc, 0, 1, "X")], missing=[doc[2:4]], default="outside")
     paths["other"] = write_docs(tmp_path / "missing.spacy", [doc])
+    if is_converted:
+        jobs = plan_jobs(paths["other"], str(tmp_path / "converted.spacy"), Report())
+        (paths["other"],) = run_jobs(jobs, Settings(spans_key="converted"), Report())
     reader = make_task_corpora(make_settings(paths))
     nlp.initialize(lambda: reader(nlp))
     (example,) = (eg for eg in reader(nlp) if eg.reference[0].text == "Rome")
