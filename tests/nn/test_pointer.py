@@ -285,6 +285,26 @@ def test_span_logits_have_gradients_for_every_part() -> None:
         assert getattr(leaves, name).grad.abs().sum() > 0
 
 
+def test_gradients_are_the_same_every_time_with_several_threads() -> None:
+    """So that a training can be repeated: many spans add to the gradient of one token."""
+    lengths, n_threads = [300] * 4, torch.get_num_threads()
+    scores = PointerScores(*(part.float() for part in make_scores(sum(lengths))))
+    leaves = [part.requires_grad_() for part in scores[:7]]
+    spans = list_spans(torch.arange(sum(lengths)), ends_of_rows(lengths), MAX_LENGTH)
+
+    def differentiate() -> tuple[Tensor, ...]:
+        logits = span_logits(scores, running_sums(scores.span_tokens), *spans)
+        return torch.autograd.grad((logits * logits.detach().sin()).sum(), leaves)
+
+    torch.set_num_threads(2)
+    try:
+        first = differentiate()
+        for _ in range(10):
+            assert all(map(torch.equal, differentiate(), first))
+    finally:
+        torch.set_num_threads(n_threads)
+
+
 def test_span_logits_of_no_tokens() -> None:
     scores = make_scores(0)
     nothing = torch.zeros(0, dtype=torch.long)
