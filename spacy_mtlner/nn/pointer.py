@@ -132,8 +132,8 @@ class PointerTagger(nn.Module):
         sizes = torch.tensor(lengths, device=x.device)
         rows = torch.arange(len(lengths), device=x.device).repeat_interleave(sizes)  # (n,)
         columns = torch.arange(len(x), device=x.device) - (sizes.cumsum(0) - sizes)[rows]  # (n,)
-        types = x.new_zeros((len(lengths), x.shape[1]))
-        types = types.index_add(0, rows, x * embedding(columns, self.view[:, None]))  # (n_types + 1, size)
+        weighted = x * embedding(columns, self.view[:, None])
+        types = x.new_zeros((len(lengths), x.shape[1])).index_add(0, rows, weighted)
         return text @ (types + self.view_bias).T / math.sqrt(x.shape[1])
 
 
