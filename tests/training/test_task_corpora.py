@@ -11,6 +11,7 @@ from spacy.cli._util import app
 from spacy.cli.train import train as spacy_train
 from spacy.language import Language
 from spacy.tokens import Doc, DocBin, Span
+from spacy.util import fix_random_seed
 from typer.testing import CliRunner
 
 from spacy_mtlner.entities import Entity, read_entities, write_entities
@@ -285,6 +286,7 @@ def test_similar_sentences_weigh_more(tmp_path: Path, paths: dict[str, Path]) ->
 
 
 def test_encoder_similarity_waits_for_the_encoder(paths: dict[str, Path]) -> None:
+    fix_random_seed(0)
     nlp = make_nlp("main", "other")
     reader = make_task_corpora(make_settings(paths), similarity="encoder")
     assert all(WEIGHT not in example.reference.user_data for example in reader(nlp))
