@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from spacy.attrs import IS_SPACE
 from spacy.tokens import Doc, Span, SpanGroup
 from spacy.training import Example
+from spacy.vocab import Vocab
 
 DEFAULT_KEY = "mtlner"
 # In `doc.user_data`: for each spans key the tokens of which it is unknown what they belong to.
@@ -282,6 +283,18 @@ def read_ents(doc: Doc) -> list[Entity]:
     RETURNS (list[Entity]): The entities in order of the text, with score 1.0.
     """
     return [Entity(ent.label_, ((ent.start, ent.end),)) for ent in doc.ents]
+
+
+def copy_tokens(doc: Doc, vocab: Vocab) -> Doc:
+    """Make a document of the same tokens, without any annotation.
+
+    doc (Doc): The document.
+    vocab (Vocab): The new one's vocab.
+    RETURNS (Doc): The new document.
+    """
+    words = [token.text for token in doc]
+    spaces = [bool(token.whitespace_) for token in doc]
+    return Doc(vocab, words=words, spaces=spaces)
 
 
 def find_missing(doc: Doc) -> list[int]:

@@ -17,6 +17,7 @@ from spacy_mtlner.entities import (
     Fragments,
     TokenMap,
     align_entities,
+    copy_tokens,
     read_entities,
     read_ents,
 )
@@ -158,9 +159,7 @@ def make_example(nlp: Language, reference: Doc) -> Example:
     """
     if not reference.has_unknown_spaces:
         return Example(nlp.make_doc(reference.text), reference)
-    words = [token.text for token in reference]
-    spaces = [bool(token.whitespace_) for token in reference]
-    return Example(Doc(nlp.vocab, words=words, spaces=spaces), reference)
+    return Example(copy_tokens(reference, nlp.vocab), reference)
 
 
 def predict_corpus(nlp: Language, task: Task, references: Iterable[Doc]) -> Predictions:

@@ -433,6 +433,11 @@ def write_columns(
         raise CorpusError(path, None, f"Columns cannot be separated by {separator!r}.", hint)
     document = None
     with path.open("w", encoding="utf-8", newline="\n") as file:
+        quoted = None
+        if separator in _QUOTING:
+            quoted = csv.writer(
+                file, delimiter=separator, quoting=csv.QUOTE_ALL, lineterminator="\n"
+            )
         for record in records:
             report.add_record(record)
             doc, n_split = make_annotated_doc(make_doc, record)
@@ -451,11 +456,11 @@ def write_columns(
             if record.document != document:  # None included: it is no part of the one before.
                 document = record.document
                 file.write(f"{DOCUMENT_START}{separator}{OUTSIDE}\n\n")
-            for token, tag in zip(tokens, tags, strict=True):
-                cells = [token, tag]
-                if separator in _QUOTING and any('"' in cell for cell in cells):
-                    cells = [f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in cells]
-                file.write(f"{separator.join(cells)}\n")
+            for cells in zip(tokens, tags, strict=True):
+                if quoted is not None and any('"' in cell for cell in cells):
+                    quoted.writerow(cells)
+                else:
+                    file.write(f"{separator.join(cells)}\n")
             file.write("\n")
             report.tokens += len(tokens)
 

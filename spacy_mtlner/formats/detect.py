@@ -126,7 +126,9 @@ def detect_columns(lines: Sequence[str]) -> dict[str, Any] | None:
     rows = [line for line in lines if line.strip() and not line.startswith(DOCUMENT_START)]
     plain = [row for row in rows if not row.startswith(_COMMENT)]
     found = _detect_columns(plain)
-    if found is None or len(plain) == len(rows):
+    if len(plain) == len(rows):
+        return found
+    if found is None:
         return _detect_columns(rows)
     split = make_splitter(found["separator"])
     width = _find_width([*map(split, plain)])

@@ -513,17 +513,19 @@ class EntityComponent(TrainablePipe):
                         f"sourced."
                     )
 
+    @property
+    def _other_source(self) -> str:
+        return "ents" if self.cfg["gold_source"] == "spans" else "spans"
+
     def _is_annotated_elsewhere(self, example: Example) -> bool:
-        other = "ents" if self.cfg["gold_source"] == "spans" else "spans"
-        return is_annotated(example.reference, self.key, other)
+        return is_annotated(example.reference, self.key, self._other_source)
 
     def _warn_of_other_source(self, examples: Sequence[Example]) -> None:
         if any(map(self._is_annotated_elsewhere, examples)):
-            source = self.cfg["gold_source"]
-            other = "ents" if source == "spans" else "spans"
             warnings.warn(
-                f"{self.name} learns nothing from a batch: it reads gold from doc.{source}, as "
-                f"decided at initialization, but these docs are annotated in doc.{other} alone.",
+                f"{self.name} learns nothing from a batch: it reads gold from "
+                f"doc.{self.cfg['gold_source']}, as decided at initialization, but these docs are "
+                f"annotated in doc.{self._other_source} alone.",
                 stacklevel=4,
             )
 

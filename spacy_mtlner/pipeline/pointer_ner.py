@@ -294,6 +294,7 @@ class PointerEntityRecognizer(SideTextComponent):
         """
         if descriptions is not None:
             self.set_descriptions(descriptions)
+        self.side_texts.prefer(nlp)
         super().initialize(get_examples, nlp=nlp, labels=labels)
 
     def initialize_model(self, sample: list[Doc], report: GoldReport) -> None:

@@ -344,6 +344,7 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
             as for `set_knowledge`; if None, those of the examples.
         RAISES (ValueError): If there are no labels.
         """
+        self.side_texts.prefer(nlp)
         super().initialize(get_examples, nlp=nlp, labels=labels)
         if not self.model.attrs["type_attention"]:
             return

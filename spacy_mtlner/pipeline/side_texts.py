@@ -11,7 +11,6 @@ from typing import Any
 from spacy.language import Language
 from spacy.pipeline import Tok2Vec
 from spacy.tokens import Doc
-from spacy.training import Example
 from spacy.vocab import Vocab
 from thinc.api import Model, Optimizer, Ragged
 
@@ -121,10 +120,10 @@ class SideTexts:
         docs = self.docs(vocab)
         return SideTextEncoder(nlp, self.component, docs, what=self.what, remedy=self.remedy)
 
-    def prefer(self, nlp: Language) -> None:
+    def prefer(self, nlp: Language | None) -> None:
         """Prefer a pipeline to others of the same vocab that the component is in.
 
-        nlp (Language): The pipeline.
+        nlp (Optional[Language]): The pipeline, if any.
         """
         self._pipelines = [PipelineRef(nlp), *(ref for ref in self._pipelines if ref() is not nlp)]
 
@@ -262,24 +261,6 @@ class SideTextComponent(EntityComponent):
     """
 
     side_texts: SideTexts
-
-    def initialize(
-        self,
-        get_examples: Callable[[], Iterable[Example]],
-        *,
-        nlp: Language | None = None,
-        labels: Sequence[str] | None = None,
-    ) -> None:
-        """Initialise the component, which reads its texts with this pipeline from now on.
-
-        get_examples (Callable[[], Iterable[Example]]): Returns the training examples.
-        nlp (Optional[Language]): The pipeline.
-        labels (Optional[Sequence[str]]): The labels; if None, those of the examples' entities.
-        RAISES (ValueError): As `EntityComponent.initialize`.
-        """
-        if nlp is not None:
-            self.side_texts.prefer(nlp)
-        super().initialize(get_examples, nlp=nlp, labels=labels)
 
     def finish_update(self, sgd: Optimizer) -> None:
         """Change the weights by their gradients, the head's at its own learning rate.

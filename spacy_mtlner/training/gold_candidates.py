@@ -6,7 +6,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from spacy_mtlner.entities import Entity, read_ents, read_fragments, write_entities
+from spacy_mtlner.entities import Entity, copy_tokens, read_ents, read_fragments, write_entities
 
 CANDIDATE = "candidate"  # The label of candidates, which tells nothing.
 
@@ -47,9 +47,7 @@ def give_candidates(nlp: Language, reference: Doc, spans_key: str, candidates_ke
     candidates_key (str): Spans key of the candidates on the predicted doc.
     RETURNS (Example): Both.
     """
-    words = [token.text for token in reference]
-    spaces = [bool(token.whitespace_) for token in reference]
-    predicted = Doc(nlp.vocab, words=words, spaces=spaces)
+    predicted = copy_tokens(reference, nlp.vocab)
     if spans_key in reference.spans:
         places = read_fragments(reference, spans_key)
     else:
