@@ -4,14 +4,18 @@ from pathlib import Path
 
 import pytest
 import spacy
+from spacy.cli.evaluate import evaluate
+from spacy.cli.train import train
 from spacy.schemas import ConfigSchemaTraining
 from spacy.tokens import DocBin
 from spacy.training.initialize import init_nlp
 from spacy.util import load_config, load_model_from_config
 
 from spacy_mtlner.entities import Entity, write_entities
+from spacy_mtlner.formats.corpus import make_corpus
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.cfg"))
+ASSETS = Path(__file__).parent.parent / "assets"
+CONFIGS = sorted((ASSETS.parent / "configs").glob("*.cfg"))
 RECIPES = sorted(path.stem[:-3] for path in CONFIGS if path.stem.endswith("_zh"))
 
 
@@ -40,6 +44,25 @@ def test_recipes_over_vectors_tell_that_they_need_them(recipe: str, tmp_path: Pa
     overrides = {"paths.train": str(path), "paths.dev": str(path)}
     with pytest.raises(ValueError, match=r"^span_ner: .*paths\.vectors.*include_static_vectors"):
         init_nlp(load_config(config, overrides=overrides))
+
+
+@pytest.mark.parametrize("name", ["bigru_crf_zh", "span_encoder_zh"])
+def test_recipes_train_from_text_formats(name: str, tmp_path: Path) -> None:
+    corpus = tmp_path / "few.jsonl"
+    lines = (ASSETS / "news_zh" / "dev.jsonl").read_text(encoding="utf-8").splitlines(True)
+    corpus.write_text("".join(lines[:8]), encoding="utf-8")
+    (config,) = (c for c in CONFIGS if c.stem == name)
+    overrides = {"paths.train": str(corpus), "paths.dev": str(corpus), "training.max_steps": 1}
+    train(config, tmp_path / "out", overrides=overrides)
+    scores = evaluate(str(tmp_path / "out" / "model-last"), write_docbin(corpus, tmp_path))
+    assert "spans_mtlner_f" in scores
+
+
+def write_docbin(corpus: Path, folder: Path) -> Path:
+    docs = [example.reference for example in make_corpus(corpus)(spacy.blank("zh"))]
+    assert sum(len(doc.spans["mtlner"]) for doc in docs) > len(docs)
+    DocBin(docs=docs).to_disk(folder / "few.spacy")
+    return folder / "few.spacy"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -17,10 +17,11 @@ from spacy_mtlner.evaluation.predictions import (
     count_surfaces,
     find_task,
     predict_corpus,
-    read_references,
 )
 from spacy_mtlner.evaluation.training_log import read_training_log
 from spacy_mtlner.formats.base import replacing
+from spacy_mtlner.formats.convert import Settings
+from spacy_mtlner.formats.corpus import read_references
 
 
 def analyse_cli(
@@ -73,11 +74,12 @@ def analyse_cli(
         setup_gpu(gpu_id, silent=True)
         nlp = load_model(model)
         task = find_task(nlp, pipe, spans_key)
-        references = _show_progress(read_references(nlp, corpus, task.key), "Predict")
+        settings = Settings(spans_key=task.key)
+        references = _show_progress(read_references(nlp, corpus, settings), "Predict")
         predictions = predict_corpus(nlp, task, references)
         surfaces = None
         if train is not None:
-            docs = _show_progress(read_references(nlp, train, task.key), "Read training data")
+            docs = _show_progress(read_references(nlp, train, settings), "Read training data")
             surfaces = count_surfaces(docs, task.key, predictions.source)
         analysis = analyse_entities(
             predictions.docs,

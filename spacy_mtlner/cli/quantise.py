@@ -11,8 +11,9 @@ from wasabi import msg, table
 
 from spacy_mtlner.cli.options import SpansKey
 from spacy_mtlner.entities import DEFAULT_KEY
-from spacy_mtlner.evaluation.predictions import make_example, read_references
 from spacy_mtlner.formats.base import CorpusError, replacing
+from spacy_mtlner.formats.convert import Settings
+from spacy_mtlner.formats.corpus import make_example, read_references
 from spacy_mtlner.pipeline.precision import convert_precision
 
 
@@ -69,7 +70,7 @@ def _compare(
     """What the pipeline was trained for, in percent, and words a second."""
     pairs: list[dict[str, Any]] = []
     for nlp in (before, after):
-        references = list(read_references(nlp, corpus, spans_key))
+        references = list(read_references(nlp, corpus, Settings(spans_key=spans_key)))
         if not references:
             raise CorpusError(corpus, None, "The corpus has no docs.")
         nlp.evaluate([make_example(nlp, doc) for doc in references[:8]])  # Warms up.

@@ -1,9 +1,8 @@
 """A pipeline's predictions on a corpus beside its gold, as `analysis` takes them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy
 from numpy.typing import NDArray
@@ -17,16 +16,12 @@ from spacy_mtlner.entities import (
     Fragments,
     TokenMap,
     align_entities,
-    copy_tokens,
     read_entities,
     read_ents,
 )
 from spacy_mtlner.evaluation.analysis import DocEntities, Mention, Surfaces
 from spacy_mtlner.evaluation.corpora import read_surface
-from spacy_mtlner.formats import CorpusError, Report
-from spacy_mtlner.formats.corpus import make_corpus
-from spacy_mtlner.formats.docbin import load_docs
-from spacy_mtlner.formats.files import AUTO, find_sources
+from spacy_mtlner.formats.corpus import make_example
 from spacy_mtlner.pipeline.base import EntityComponent
 from spacy_mtlner.pipeline.gold import find_gold_source, is_annotated
 from spacy_mtlner.scoring import compare_entities
@@ -127,39 +122,6 @@ def find_task(nlp: Language, name: str | None = None, key: str | None = None) ->
     if key not in component.predicted_keys:
         component.predicted_tasks = key  # type: ignore[attr-defined]
     return Task(name, component, key)
-
-
-def read_references(nlp: Language, path: Path, key: str) -> Iterator[Doc]:
-    """Read the annotated docs of a corpus: `.spacy`, or a format that `convert` reads.
-
-    nlp (Language): The pipeline.
-    path (Path): A corpus file, or a folder of them.
-    key (str): Where the entities of other formats are written.
-    YIELDS (Doc): The docs.
-    RAISES (CorpusError): If there is no corpus.
-    """
-    sources = find_sources(path, AUTO, Report())
-    formats = {source.format for source in sources}
-    if formats == {"spacy"}:
-        for source in sources:
-            yield from load_docs(source.path, nlp.vocab)
-    elif "spacy" in formats:
-        raise CorpusError(path, None, "Holds .spacy files and others.", "Name a part of it.")
-    else:
-        for example in make_corpus(path, spans_key=key)(nlp):
-            yield example.reference
-
-
-def make_example(nlp: Language, reference: Doc) -> Example:
-    """Put a doc to predict beside an annotated one, as `spacy.Corpus.v1` does.
-
-    nlp (Language): The pipeline, whose tokenizer makes the doc.
-    reference (Doc): The annotated doc.
-    RETURNS (Example): Both.
-    """
-    if not reference.has_unknown_spaces:
-        return Example(nlp.make_doc(reference.text), reference)
-    return Example(copy_tokens(reference, nlp.vocab), reference)
 
 
 def predict_corpus(nlp: Language, task: Task, references: Iterable[Doc]) -> Predictions:

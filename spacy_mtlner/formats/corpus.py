@@ -4,59 +4,103 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from spacy.language import Language
+from spacy.tokens import Doc
 from spacy.training import Example
 
-from spacy_mtlner.entities import DEFAULT_KEY
+from spacy_mtlner.entities import DEFAULT_KEY, copy_tokens
 from spacy_mtlner.formats import CorpusError, Report, read_docs
 from spacy_mtlner.formats.convert import Settings, read_sources
+from spacy_mtlner.formats.docbin import load_docs
 from spacy_mtlner.formats.files import AUTO, find_sources
 
 
 def make_corpus(
-    path: Path,
+    path: Path | None,
     format: str = AUTO,
     spans_key: str = DEFAULT_KEY,
     n_sents: int | None = None,
     options: Mapping[str, Any] | None = None,
+    limit: int = 0,
 ) -> Callable[[Language], Iterator[Example]]:
-    """Registered as `spacy_mtlner.Corpus.v1`: a corpus in any text format that `mtlner convert`
-    reads.
+    """Registered as `spacy_mtlner.Corpus.v1`: a corpus in any format that `mtlner convert` reads.
 
-    path (Path): A corpus file, or a folder of them.
+    The docs of `.spacy` files are taken as they are. They are read much faster than by
+    `spacy.Corpus.v1`, which searches all entry points for each doc.
+
+    path (Optional[Path]): A corpus file, or a folder of them.
     format (str): A name in `formats.READERS`, or "auto" to find out that of each file.
-    spans_key (str): Where the gold entities are written: the task they are annotated for.
-    n_sents (Optional[int]): Sentences per example. None for whole texts, or one in columns.
+    spans_key (str): Where the gold entities of other formats than `.spacy` are written: the task
+        they are annotated for.
+    n_sents (Optional[int]): Sentences per example, in formats other than `.spacy`. None for whole
+        texts, or one in columns.
     options (Optional[Mapping[str, Any]]): Options of the format's reader, as `tag_columns` of
         `read_columns`.
+    limit (int): Read that many examples; 0 for all.
     RETURNS (Callable[[Language], Iterator[Example]]): Reads the examples for a pipeline.
-    RAISES (ValueError): If there is no path.
+    RAISES (ValueError): If there is no path, or the limit is negative.
     """
     if path is None:
         raise ValueError(
             "spacy_mtlner.Corpus.v1 has no path: set it in the config, or with --paths.train and "
             "--paths.dev."
         )
+    if limit < 0:
+        raise ValueError(f"spacy_mtlner.Corpus.v1: limit must be 0 or above, not {limit}.")
     settings = Settings(spans_key=spans_key, n_sents=n_sents, options=options or {})
-    return partial(_read_examples, Path(path), format, settings)
+    return partial(_read_examples, Path(path), format, settings, limit)
 
 
 def _read_examples(
-    path: Path, format_name: str, settings: Settings, nlp: Language
+    path: Path, format_name: str, settings: Settings, limit: int, nlp: Language
 ) -> Iterator[Example]:
+    references = filter(len, read_references(nlp, path, settings, format_name))
+    for reference in islice(references, limit or None):
+        yield make_example(nlp, reference)
+
+
+def read_references(
+    nlp: Language, path: Path, settings: Settings, format_name: str = AUTO
+) -> Iterator[Doc]:
+    """Read the annotated docs of a corpus. What is skipped or repaired is a warning.
+
+    nlp (Language): The pipeline.
+    path (Path): A corpus file, or a folder of them.
+    settings (Settings): How other formats than `.spacy` are read.
+    format_name (str): A name in `formats.READERS`, or "auto" to find out that of each file.
+    YIELDS (Doc): The docs.
+    RAISES (CorpusError): If there is no corpus or it cannot be read, or there are settings that its
+        format does not have.
+    """
     report = Report()
-    sources = find_sources(path, format_name, report)
-    for source in sources:
-        if source.format == "spacy":
-            raise CorpusError(source.path, None, "Use spacy.Corpus.v1 for .spacy files.")
-    records = read_sources(sources, replace(settings, lang=nlp.lang), nlp.make_doc, report)
-    for doc in read_docs(records, nlp.make_doc, report, key=settings.spans_key):
-        yield Example(nlp.make_doc(doc.text), doc)
+    settings = replace(settings, lang=nlp.lang)
+    for source in find_sources(path, format_name, report):
+        if source.format != "spacy":
+            records = read_sources([source], settings, nlp.make_doc, report)
+            yield from read_docs(records, nlp.make_doc, report, key=settings.spans_key)
+        elif settings.n_sents is not None or settings.options:
+            message = "A .spacy file is read as it is: n_sents and options are for other formats."
+            raise CorpusError(source.path, None, message, "Remove them, or convert the file.")
+        else:
+            yield from load_docs(source.path, nlp.vocab)
     for what, tallies in (("skipped", report.skipped), ("repaired", report.repaired)):
         for reason, tally in tallies.items():
             warnings.warn(
                 f"{path}: {tally.count} {what}: {reason} ({', '.join(tally.places)})", stacklevel=2
             )
+
+
+def make_example(nlp: Language, reference: Doc) -> Example:
+    """Put a doc to predict beside an annotated one, as `spacy.Corpus.v1` does.
+
+    nlp (Language): The pipeline, whose tokenizer makes the doc.
+    reference (Doc): The annotated doc.
+    RETURNS (Example): Both.
+    """
+    if not reference.has_unknown_spaces:
+        return Example(nlp.make_doc(reference.text), reference)
+    return Example(copy_tokens(reference, nlp.vocab), reference)

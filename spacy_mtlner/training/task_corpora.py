@@ -22,7 +22,8 @@ from spacy_mtlner.entities import (
     write_unknown,
 )
 from spacy_mtlner.formats import CorpusError, Report
-from spacy_mtlner.formats.corpus import make_corpus
+from spacy_mtlner.formats.convert import Settings
+from spacy_mtlner.formats.corpus import make_example, read_references
 from spacy_mtlner.formats.docbin import load_docs
 from spacy_mtlner.formats.raw import read_raw
 from spacy_mtlner.pipeline.base import EntityComponent, reads_in_passes
@@ -180,7 +181,7 @@ class TaskCorpora:
         examples = [doc for part in drawn.values() for doc in part]
         self._random.shuffle(examples)
         for doc in examples:
-            yield Example(nlp.make_doc(doc.text), doc)
+            yield make_example(nlp, doc)
 
     def _check(self, nlp: Language, is_streamed: bool) -> None:
         keys: set[str] = set()
@@ -273,8 +274,7 @@ def _read_annotated(source: Source, task: str, nlp: Language) -> Iterator[Doc]:
                 None,
                 f"Corpus {task!r} has a spans_key, which only .spacy files can have: remove it.",
             )
-        for example in make_corpus(source.path, spans_key=task)(nlp):
-            yield example.reference
+        yield from read_references(nlp, source.path, Settings(spans_key=task))
         return
     docs = [
         (doc, path, number)

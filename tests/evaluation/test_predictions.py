@@ -1,26 +1,22 @@
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 import spacy
-import srsly
 from spacy.language import Language
-from spacy.tokens import Doc, DocBin, Span
+from spacy.tokens import Doc, Span
 from spacy.training import Example
 
-from spacy_mtlner.entities import Entity, read_entities, write_entities
+from spacy_mtlner.entities import Entity, write_entities
 from spacy_mtlner.evaluation import predictions
 from spacy_mtlner.evaluation.analysis import analyse_entities
 from spacy_mtlner.evaluation.predictions import (
     count_surfaces,
     find_task,
-    make_example,
     predict_corpus,
-    read_references,
 )
+from spacy_mtlner.formats.corpus import make_example
 from spacy_mtlner.pipeline.base import EntityComponent
 from spacy_mtlner.training.gold_candidates import give_candidates
 
@@ -247,41 +243,6 @@ def test_auxiliary_task() -> None:
     assert task.labels == ("C",)
     assert found.docs[0].probabilities is not None
     assert found.docs[0].probabilities.shape == (2, 2)
-
-
-def write_corpus(path: Path, docs: Iterable[Doc]) -> Path:
-    DocBin(docs=docs, store_user_data=True).to_disk(path)
-    return path
-
-
-def test_corpora_of_any_format(nlp: Language, tmp_path: Path) -> None:
-    docs = make_references(nlp)
-    (tmp_path / "spacy").mkdir()
-    path = write_corpus(tmp_path / "spacy" / "a.spacy", docs[:2])
-    write_corpus(tmp_path / "spacy" / "b.spacy", docs[2:])
-    expected = [read_entities(doc) for doc in docs]
-    assert [read_entities(d) for d in read_references(nlp, path, "mtlner")] == expected[:2]
-    found = list(read_references(nlp, tmp_path / "spacy", "mtlner"))
-    assert [read_entities(doc) for doc in found] == expected
-    assert all(doc.vocab is nlp.vocab for doc in found)
-    lines = [
-        {
-            "text": doc.text,
-            "entities": [
-                {"label": e.label, "spans": [[doc[a].idx, doc[b - 1].idx + len(doc[b - 1])]]}
-                for e in entities
-                for a, b in e.fragments[:1]
-            ],
-        }
-        for doc, entities in zip(docs[:3], expected, strict=False)
-    ]
-    srsly.write_jsonl(tmp_path / "c.jsonl", lines)
-    found = list(read_references(nlp, tmp_path / "c.jsonl", "x"))
-    assert [read_entities(doc, "x") for doc in found] == expected[:3]
-    with pytest.raises(ValueError, match="Name a part"):
-        list(read_references(nlp, tmp_path, "mtlner"))
-    with pytest.raises(ValueError, match="no such file"):
-        list(read_references(nlp, tmp_path / "none.spacy", "mtlner"))
 
 
 def test_surfaces_of_training_data(nlp: Language) -> None:
