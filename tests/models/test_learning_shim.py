@@ -1,6 +1,7 @@
 """Updates of torch modules in a pipeline."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from thinc.api import Adam, Optimizer, Shim
 from torch import nn
 
 from spacy_mtlner.models import learning_shim
-from spacy_mtlner.models.learning_shim import TRIM_AFTER, LearningShim
+from spacy_mtlner.models.learning_shim import LearningShim
 from spacy_mtlner.models.torch_layer import TorchShim
 from spacy_mtlner.models.transformer import EncoderShim
 
@@ -43,13 +44,29 @@ def test_a_copy_is_another_one_to_the_optimizer() -> None:
         assert copied._model.weight is not shim._model.weight
 
 
-def test_freed_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_given_back_when_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(learning_shim, "release_memory", lambda: calls.append(1))
     shim = LearningShim(nn.Linear(2, 2))
-    for _ in range(2 * TRIM_AFTER):
+    monkeypatch.setattr(learning_shim, "release_memory", lambda: calls.append(1))
+    # After the largest update so far, 200, memory may be up to 220; after one of 300, up to 330.
+    for used, n_calls in [(100, 0), (110, 0), (200, 1), (200, 1), (219, 1), (300, 2), (300, 2)]:
+        monkeypatch.setattr(learning_shim, "measure_memory", lambda used=used: used)
         shim.finish_update(Optimizer(0.01))
-    assert len(calls) == 2
+        assert len(calls) == n_calls
+    monkeypatch.setattr(learning_shim, "measure_memory", lambda: 331)
+    for _ in range(4):  # The first time it is given back; then so much is what an update takes.
+        shim.finish_update(Optimizer(0.01))
+    assert len(calls) == 3
+
+
+def test_memory_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    if Path("/proc/self/statm").exists():
+        before = learning_shim.measure_memory()
+        taken = bytearray(64_000_000)
+        assert learning_shim.measure_memory() - before > 50e6
+        assert len(taken) == 64_000_000
+    monkeypatch.setattr(learning_shim, "Path", lambda name: Path("/none"))
+    assert learning_shim.measure_memory() == 0
 
 
 def test_other_c_libraries_have_nothing_to_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
