@@ -297,6 +297,19 @@ def copy_tokens(doc: Doc, vocab: Vocab) -> Doc:
     return Doc(vocab, words=words, spaces=spaces)
 
 
+def is_annotated(doc: Doc, key: str, source: str) -> bool:
+    """Tell whether a doc is annotated for a task.
+
+    doc (Doc): The doc.
+    key (str): The task's spans key.
+    source (str): Where its gold is read: "spans" or "ents".
+    RETURNS (bool): Whether the doc has annotation there, which may be that it holds no entities.
+    """
+    if source == "spans":
+        return key in doc.spans
+    return len(doc) > 0 and doc.has_annotation("ENT_IOB")
+
+
 def find_missing(doc: Doc) -> list[int]:
     """Find the tokens whose annotation in doc.ents is missing.
 

@@ -1,6 +1,7 @@
 """Scores of entities, whatever their form: a prediction is right if label and fragments are."""
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,7 +11,15 @@ from spacy.scorer import PRFScore, get_ner_prf
 from spacy.tokens import Doc
 from spacy.training import Example
 
-from spacy_mtlner.entities import Entity, Fragments, read_entities, read_ents
+from spacy_mtlner.entities import (
+    Entity,
+    Fragments,
+    find_missing,
+    is_annotated,
+    read_entities,
+    read_ents,
+    read_unknown,
+)
 
 SUBSETS = ("boundary", "discontinuous", "nested", "flat")
 
@@ -57,6 +66,7 @@ def score_entities(
     *,
     spans_key: str,
     gold_source: str | None = "spans",
+    gold: str | None = None,
     annotate_ents: bool = False,
     typing: bool = False,
     **kwargs: Any,
@@ -67,41 +77,68 @@ def score_entities(
     examples (Iterable[Example]): The examples. Those whose gold is not annotated are skipped.
     spans_key (str): Spans key of the predictions, and of the gold.
     gold_source (Optional[str]): "ents" where the gold is in `doc.ents`, else it is in
-        `doc.spans[spans_key]`. As in spaCy, predictions on tokens without annotation in `doc.ents`
-        are ignored.
+        `doc.spans[spans_key]`. As in spaCy, predictions on tokens of which it is unknown what they
+        are part of are ignored: in `doc.ents` those without annotation, else those of
+        `read_unknown`.
+    gold (Optional[str]): "auto" to read the gold in the other place where that is annotated alone.
     annotate_ents (bool): Whether to score `doc.ents` as well, as spaCy does for `ner`.
     typing (bool): Whether the predictions are the types of given entities: see `score_typing`.
     RETURNS (dict[str, Any]): `spans_{key}_{p,r,f}`, `spans_{key}_per_type` and
         `spans_{key}_{subset}_{p,r,f}` for the subsets boundary (labels ignored), discontinuous
         (several fragments), nested (first start to last end overlaps another entity's range) and
         flat (neither); each subset is taken in gold and prediction separately. All None if no
-        example is annotated. With annotate_ents, `ents_{p,r,f}` and `ents_per_type`.
+        example is annotated, which is a warning. With annotate_ents, `ents_{p,r,f}` and
+        `ents_per_type`.
     """
     examples = list(examples)
+    if gold == "auto":
+        gold_source = _find_source(examples, spans_key, gold_source or "spans")
     if typing:
         return score_typing(examples, spans_key=spans_key, gold_source=gold_source)
     counts = _Counts()
-    is_annotated = False
+    has_gold = False
     for example in examples:
         compared = compare_entities(example, spans_key=spans_key, gold_source=gold_source)
         if compared is not None:
-            is_annotated = True
+            has_gold = True
             if compared.predicted or compared.gold:
                 counts.add(set(compared.predicted), set(compared.gold))
+    if examples and not has_gold:
+        _warn_of_no_gold(examples, spans_key)
 
     prefix = f"spans_{spans_key}"
     scores: dict[str, Any] = {}
     parts = {prefix: counts.total}
     parts.update({f"{prefix}_{name}": score for name, score in counts.subsets.items()})
     for name, score in parts.items():
-        scores[f"{name}_p"] = score.precision if is_annotated else None
-        scores[f"{name}_r"] = score.recall if is_annotated else None
-        scores[f"{name}_f"] = score.fscore if is_annotated else None
+        scores[f"{name}_p"] = score.precision if has_gold else None
+        scores[f"{name}_r"] = score.recall if has_gold else None
+        scores[f"{name}_f"] = score.fscore if has_gold else None
     per_type = {label: score.to_dict() for label, score in sorted(counts.per_type.items())}
-    scores[f"{prefix}_per_type"] = per_type if is_annotated else None
+    scores[f"{prefix}_per_type"] = per_type if has_gold else None
     if annotate_ents:
         scores.update(get_ner_prf(examples))
     return scores
+
+
+def _find_source(examples: Sequence[Example], key: str, source: str) -> str:
+    """Where these examples' gold is: as in training, unless it is in the other place alone."""
+    other = "ents" if source == "spans" else "spans"
+    for place in (source, other):
+        if any(is_annotated(example.reference, key, place) for example in examples):
+            return place
+    return source
+
+
+def _warn_of_no_gold(examples: Sequence[Example], key: str) -> None:
+    keys = sorted({other for example in examples for other in example.reference.spans})
+    has_ents = any(is_annotated(example.reference, key, "ents") for example in examples)
+    warnings.warn(
+        f"No score of doc.spans[{key!r}]: none of the {len(examples)} docs is annotated there. "
+        f"Their spans keys: {', '.join(map(repr, keys)) or 'none'}; doc.ents is "
+        f"{'' if has_ents else 'not '}annotated.",
+        stacklevel=3,
+    )
 
 
 def compare_entities(
@@ -118,18 +155,18 @@ def compare_entities(
     if gold_source == "ents":
         if not reference.has_annotation("ENT_IOB"):
             return None
-        gold = read_ents(reference)
+        gold, unknown = read_ents(reference), find_missing(reference)
     else:
         if spans_key not in reference.spans:
             return None
-        gold = read_entities(reference, spans_key)
+        gold, unknown = read_entities(reference, spans_key), read_unknown(reference, spans_key)
     predicted = read_entities(example.predicted, spans_key)
     if not gold and not predicted:
         return Compared({}, {})
     in_predicted, in_reference = _token_offsets(example)
     predicted_by_key = _by_key(predicted, *in_predicted)
-    if gold_source == "ents":
-        known = _where_known(set(predicted_by_key), reference, *in_reference)
+    if unknown:
+        known = _where_known(set(predicted_by_key), unknown, *in_reference)
         predicted_by_key = {key: e for key, e in predicted_by_key.items() if key in known}
     return Compared(predicted_by_key, _by_key(gold, *in_reference))
 
@@ -149,13 +186,13 @@ def score_typing(
         of the labels' F1. `typing_{key}_per_type`: precision, recall and F1 of each label. All None
         if no example is annotated.
     """
-    n_right, n_entities, is_annotated = 0, 0, False
+    n_right, n_entities, has_gold = 0, 0, False
     per_type: dict[str, PRFScore] = {}
     for example in examples:
         compared = compare_entities(example, spans_key=spans_key, gold_source=gold_source)
         if compared is None:
             continue
-        is_annotated = True
+        has_gold = True
         predicted, gold = set(compared.predicted), set(compared.gold)
         places = {fragments for _, fragments in gold}
         n_entities += len(places)
@@ -166,7 +203,7 @@ def score_typing(
                 {key for key in typed if key[0] == label}, {key for key in gold if key[0] == label}
             )
     prefix = f"typing_{spans_key}"
-    if not is_annotated:
+    if not has_gold:
         return dict.fromkeys((f"{prefix}_acc", f"{prefix}_macro_f", f"{prefix}_per_type"))
     values = [score.fscore for score in per_type.values()]
     return {
@@ -238,15 +275,17 @@ def _by_key(
 
 
 def _where_known(
-    keys: set[Key], doc: Doc, starts: NDArray[numpy.int64], ends: NDArray[numpy.int64]
+    keys: set[Key],
+    unknown: Sequence[int],
+    starts: NDArray[numpy.int64],
+    ends: NDArray[numpy.int64],
 ) -> set[Key]:
-    """The entities none of whose characters is in a token that `doc.ents` says nothing of."""
-    missing = numpy.flatnonzero(doc.to_array("ENT_IOB") == 0).tolist()
-    unknown = {i for token in missing for i in range(int(starts[token]), int(ends[token]))}
+    """The entities none of whose characters is in a token of which the gold says nothing."""
+    places = {i for token in unknown for i in range(int(starts[token]), int(ends[token]))}
     return {
         key
         for key in keys
-        if unknown.isdisjoint(i for start, end in key[1] for i in range(start, end))
+        if places.isdisjoint(i for start, end in key[1] for i in range(start, end))
     }
 
 

@@ -1,6 +1,7 @@
 """The entity scorer against hand-computed values, brute force and spaCy's scorer."""
 
 import json
+import warnings
 from itertools import chain
 
 import pytest
@@ -12,7 +13,7 @@ from spacy.tokens import Doc, Span
 from spacy.training import Example
 from spacy.vocab import Vocab
 
-from spacy_mtlner.entities import Entity, select_flat, write_entities, write_ents
+from spacy_mtlner.entities import Entity, select_flat, write_entities, write_ents, write_unknown
 from spacy_mtlner.scoring import (
     SUBSETS,
     compare_entities,
@@ -231,6 +232,42 @@ def test_partial_ents_in_other_tokens():
     assert score([Example(x, y)], gold_source="ents")[f"spans_{KEY}_per_type"].keys() == {"A"}
     y.set_ents([], outside=[y[1:2]], default="missing")
     assert score([Example(x, y)], gold_source="ents")[f"spans_{KEY}_per_type"] == {}
+
+
+@given(entity_lists(), st.sets(st.integers(0, 9)), entity_lists())
+@settings(max_examples=60, deadline=None)
+def test_unknown_tokens_count_alike_in_spans_and_ents(predicted, unknown, gold):
+    flat = select_flat(gold)
+    open_tokens = [i for i in sorted(unknown) if not any(e.start <= i < e.end for e in flat)]
+    eg = make_example(select_flat(predicted), flat)
+    write_ents(eg.reference, flat, missing=open_tokens)
+    write_unknown(eg.reference, open_tokens, KEY)
+    if len(open_tokens) < 10:  # Else nothing is annotated in doc.ents.
+        assert score([eg]) == score([eg], gold_source="ents")
+
+
+def test_gold_in_the_other_place_is_found_where_it_is_not_fixed():
+    eg = make_example([A, B], None)
+    write_ents(eg.reference, [A])
+    assert get(score([eg], gold="auto")) == prf(1, 2, 1)
+    with pytest.warns(UserWarning, match=r"none of the 1 docs .* keys: none; doc\.ents is annot"):
+        assert set(score([eg], gold="spans").values()) == {None}
+    eg = make_example([A, B], [B])
+    assert get(score([eg], gold_source="ents", gold="auto")) == prf(1, 2, 1)
+    write_ents(eg.reference, [A])  # As in training, where both are there.
+    write_entities(eg.reference, [], KEY)
+    assert get(score([eg], gold_source="ents", gold="auto")) == prf(1, 2, 1)
+    assert get(score([eg], gold="auto")) == prf(0, 2, 0)
+
+
+def test_warns_where_nothing_is_annotated():
+    eg = make_example([A], None)
+    eg.reference.spans["other"] = []
+    with pytest.warns(UserWarning, match=r"'task'.*: none .* keys: 'other'; doc\.ents is not"):
+        score([eg], gold="auto")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert set(score([]).values()) == {None}
 
 
 def test_annotate_ents():

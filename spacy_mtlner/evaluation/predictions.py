@@ -16,6 +16,7 @@ from spacy_mtlner.entities import (
     Fragments,
     TokenMap,
     align_entities,
+    is_annotated,
     read_entities,
     read_ents,
 )
@@ -23,7 +24,7 @@ from spacy_mtlner.evaluation.analysis import DocEntities, Mention, Surfaces
 from spacy_mtlner.evaluation.corpora import read_surface
 from spacy_mtlner.formats.corpus import make_example
 from spacy_mtlner.pipeline.base import EntityComponent
-from spacy_mtlner.pipeline.gold import find_gold_source, is_annotated
+from spacy_mtlner.pipeline.gold import find_gold_source
 from spacy_mtlner.scoring import compare_entities
 from spacy_mtlner.training.gold_candidates import give_candidates
 

@@ -18,14 +18,20 @@ from spacy.vocab import Vocab
 from thinc.api import Config, Model, Optimizer, set_dropout_rate
 from torch import Tensor
 
-from spacy_mtlner.entities import DEFAULT_KEY, Entity, strip_spaces, write_entities, write_ents
+from spacy_mtlner.entities import (
+    DEFAULT_KEY,
+    Entity,
+    is_annotated,
+    strip_spaces,
+    write_entities,
+    write_ents,
+)
 from spacy_mtlner.pipeline.gold import (
     Gold,
     GoldReport,
     GoldSource,
     check_report,
     find_gold_source,
-    is_annotated,
     read_gold,
 )
 from spacy_mtlner.scoring import score_names
@@ -192,6 +198,7 @@ class EntityComponent(TrainablePipe):
         self._check_vectors()
         if nlp is not None:
             self._check_score_weights(nlp)
+            self._check_keys(nlp)
         if self.cfg["gold"] == "auto":
             self.cfg["gold_source"] = find_gold_source(get_examples(), self.key)
         report = GoldReport()
@@ -293,6 +300,18 @@ class EntityComponent(TrainablePipe):
                     f"{', '.join(self.score_names[:3])} and others.",
                     stacklevel=3,
                 )
+
+    def _check_keys(self, nlp: Language) -> None:
+        """Each component replaces what is under its keys."""
+        for name, pipe in nlp.components:
+            if pipe is not self and isinstance(pipe, EntityComponent):
+                for key in {*pipe.predicted_keys} & {*self.predicted_keys}:
+                    warnings.warn(
+                        f"{self.name} and {name} both write to doc.spans[{key!r}]: the one that "
+                        f"comes last replaces the other's entities. Give one of them another "
+                        f"spans_key.",
+                        stacklevel=3,
+                    )
 
     def read_gold(self, example: Example) -> Gold | None:
         """Read an example's gold for this component.

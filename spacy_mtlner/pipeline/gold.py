@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy
 from numpy.typing import NDArray
-from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.util import logger
 
@@ -18,6 +17,7 @@ from spacy_mtlner.entities import (
     TokenMap,
     align_entities,
     find_missing,
+    is_annotated,
     read_entities,
     read_ents,
     read_unknown,
@@ -80,19 +80,6 @@ class GoldReport:
             self.n_dropped += gold.n_dropped
             self.labels.update(entity.label for entity in gold.entities)
             self.lengths.update(entity.end - entity.start for entity in gold.entities)
-
-
-def is_annotated(doc: Doc, key: str, source: str) -> bool:
-    """Tell whether a doc is annotated for a task.
-
-    doc (Doc): The doc.
-    key (str): The task's spans key.
-    source (str): Where its gold is read: "spans" or "ents".
-    RETURNS (bool): Whether the doc has annotation there, which may be that it holds no entities.
-    """
-    if source == "spans":
-        return key in doc.spans
-    return len(doc) > 0 and doc.has_annotation("ENT_IOB")
 
 
 def find_gold_source(examples: Iterable[Example], key: str) -> str | None:

@@ -357,6 +357,7 @@ class PointerEntityRecognizer(SideTextComponent):
         order = numpy.lexsort((types, -ends, starts))
         rows = numpy.repeat(numpy.arange(len(lengths)), lengths)
         offsets = lengths.cumsum() - lengths
+        names = self.labels
         entities: list[list[Entity]] = [[] for _ in docs]
         owners = rows[starts]
         for row, start, end, label, value in zip(
@@ -367,7 +368,7 @@ class PointerEntityRecognizer(SideTextComponent):
             values[order].tolist(),
             strict=True,
         ):
-            entities[row].append(Entity(self.labels[label], ((start, end),), value))
+            entities[row].append(Entity(names[label], ((start, end),), value))
         return entities
 
     def class_probabilities(

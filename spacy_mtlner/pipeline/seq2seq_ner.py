@@ -657,6 +657,7 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
         """Each doc's entities, of what was found in all docs' windows, some at a time."""
         starts = [start for own in windows for start in own.starts.tolist()]
         places = [(row, i) for row, own in enumerate(windows) for i in range(len(own))]
+        names = self.labels
         entities: list[list[Entity]] = [[] for _ in windows]
         numbers: list[list[int]] = [[] for _ in windows]
         first = 0
@@ -672,12 +673,12 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
                     if value >= self.cfg["threshold"]:
                         row, number = places[window]
                         moved = shift_fragments(fragments, starts[window])
-                        entities[row].append(Entity(self.labels[label], moved, min(1.0, value)))
+                        entities[row].append(Entity(names[label], moved, min(1.0, value)))
                         numbers[row].append(number)
             first += some.n_windows
         if self.decoder != "both" and not any(own.has_overlap for own in windows):
             return entities  # Each once, and in order.
-        ranks = {label: rank for rank, label in enumerate(self.labels)}
+        ranks = {label: rank for rank, label in enumerate(names)}
         merged = (
             own.merge(of_doc, numpy.array(of, dtype=numpy.int64))
             for own, of_doc, of in zip(windows, entities, numbers, strict=True)

@@ -81,7 +81,10 @@ class SideTexts:
         nlp = self.find_pipeline(vocab)
         kept = self._docs
         if kept is None or kept[1]() is not nlp:
-            self._docs = kept = self.make_docs(nlp), PipelineRef(nlp)
+            kept = self.make_docs(nlp), PipelineRef(nlp)
+            # At the end of a memory zone their words are freed.
+            if not nlp.vocab.in_memory_zone:  # type: ignore[attr-defined]
+                self._docs = kept
         return kept[0]
 
     def predict(self, vocab: Vocab) -> Rows:

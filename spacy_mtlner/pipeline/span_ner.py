@@ -435,6 +435,7 @@ class SpanEntityRecognizer(EntityComponent):
         offsets = (numpy.cumsum(lengths) - lengths).tolist()
         firsts, lasts = candidates.firsts[numbers], candidates.lasts[numbers]
         order = numpy.lexsort((labels, -lasts, firsts))
+        names = self.labels
         entities: list[list[Entity]] = [[] for _ in docs]
         for number, row, label, value in zip(
             numbers[order].tolist(),
@@ -444,7 +445,7 @@ class SpanEntityRecognizer(EntityComponent):
             strict=True,
         ):
             fragments = candidates.fragments(number, offsets[row])
-            entities[row].append(Entity(self.labels[label], fragments, value))
+            entities[row].append(Entity(names[label], fragments, value))
         return entities
 
     def propose(self, docs: Sequence[Doc]) -> list[list[Fragments]]:

@@ -15,8 +15,14 @@ from spacy_mtlner.entities import Entity
 
 FloatArray = NDArray[numpy.float64]
 
-_FULL_STOPS = [".", "!", "?", "。", "！", "？", "…", "...", "......", "\n", "\n\n"]
-_STOPS = [*_FULL_STOPS, ";", "；", ",", "，", "、"]
+# As spaCy's ids of strings, which are the same in all vocabs.
+_FULL_STOPS = numpy.array(
+    [*map(get_string_id, (".", "!", "?", "。", "！", "？", "…", "...", "......", "\n", "\n\n"))],
+    dtype=numpy.uint64,
+)
+_STOPS = numpy.append(
+    _FULL_STOPS, numpy.array([*map(get_string_id, ";；,，、")], dtype=numpy.uint64)
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def find_windows(doc: Doc, size: int, overlap: int = 0) -> Windows:
     if numpy.diff(borders).max(initial=0) <= size:
         is_whole = numpy.ones(len(borders) - 1, dtype=bool)
         return Windows(borders[:-1], borders[1:], is_whole, is_whole)
-    is_stop = _is_among(doc, _STOPS)
+    is_stop = numpy.isin(doc.to_array("ORTH"), _STOPS)
     starts, ends = [], []
     for start, border in pairwise(borders.tolist()):
         while border - start > size:
@@ -148,7 +154,7 @@ def _find_sentences(doc: Doc) -> IntArray:
         is_start = doc.to_array("SENT_START").astype(numpy.int64) == 1
     else:
         # As spaCy's sentencizer: at the first token behind a stop that is no punctuation.
-        is_stop = _is_among(doc, _FULL_STOPS)
+        is_stop = numpy.isin(doc.to_array("ORTH"), _FULL_STOPS)
         flags = doc.to_array(["IS_PUNCT", "IS_SPACE"]).astype(bool)
         is_word = ~(is_stop | flags.any(axis=1))
         token = numpy.arange(n_tokens)
@@ -158,13 +164,6 @@ def _find_sentences(doc: Doc) -> IntArray:
         is_start[1:] = is_word[1:] & (last_stop[:-1] > last_word[:-1])
     is_start[0] = True
     return numpy.append(numpy.flatnonzero(is_start), n_tokens)
-
-
-def _is_among(doc: Doc, texts: Sequence[str]) -> BoolArray:
-    """Which tokens have one of some texts."""
-    hashes = numpy.array([get_string_id(text) for text in texts], dtype=numpy.uint64)
-    found: BoolArray = numpy.isin(doc.to_array("ORTH"), hashes)
-    return found
 
 
 def cut_doc(doc: Doc, size: int) -> list[int]:

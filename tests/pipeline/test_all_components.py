@@ -163,6 +163,19 @@ def test_entities_have_no_white_space_at_their_ends(trained: Language, factory: 
     assert read_entities(doc, factory) == expected
 
 
+def test_memory_zones(trained: Language, factory: str) -> None:
+    """At the end of a zone the words are freed that became known in it."""
+    plain, zoned = copy_of(trained), copy_of(trained)
+    expected = [entities_of(doc, factory) for doc in plain.pipe(TEXTS)]
+    for _ in range(2):
+        with zoned.memory_zone():
+            assert [entities_of(doc, factory) for doc in zoned.pipe(TEXTS)] == expected
+    for _ in range(2):
+        losses = [step(nlp, make_examples(nlp), nlp.resume_training()) for nlp in (plain, zoned)]
+        assert losses[0] == losses[1]
+    assert_predicts_the_same(zoned, plain, factory)
+
+
 def test_no_docs_at_all(trained: Language, factory: str) -> None:
     assert component_of(trained, factory).predict([]) == []
     assert list(trained.pipe([])) == []
@@ -355,6 +368,17 @@ def test_initialize_warns_of_nothing_on_good_data(factory: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         nlp.initialize(lambda: make_examples(nlp))
+
+
+def test_components_that_overwrite_each_other(factory: str) -> None:
+    nlp = make_nlp(factory)
+    key = component_of(nlp, factory).predicted_keys[0]
+    other = nlp.add_pipe(
+        "crf_ner", "other", config={"spans_key": key, "model": {"tok2vec": ENCODER}}
+    )
+    message = rf"other and {factory} both write to doc.spans\['{key}'\]: .* another spans_key"
+    with pytest.warns(UserWarning, match=message):
+        other.initialize(lambda: make_examples(nlp), nlp=nlp)
 
 
 def test_dropout_follows_the_training(trained: Language, factory: str) -> None:

@@ -68,6 +68,18 @@ def test_kept_until_something_changes() -> None:
     assert holder.n_made == 2
 
 
+def test_no_docs_are_kept_from_a_memory_zone() -> None:
+    nlp = spacy.blank("en")
+    texts, holder = make(nlp)
+    with nlp.memory_zone():
+        rows = texts.predict(nlp.vocab)
+    assert texts.predict(nlp.vocab) is rows  # They hold no words.
+    docs = texts.docs(nlp.vocab)
+    assert [doc.text for doc in docs] == holder.texts
+    with nlp.memory_zone():
+        assert texts.docs(nlp.vocab) is docs
+
+
 def test_update_passes_gradients_and_forgets() -> None:
     nlp = spacy.blank("en")
     texts, holder = make(nlp)
