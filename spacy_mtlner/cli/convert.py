@@ -215,7 +215,10 @@ def print_report(report: Report, *, with_ents: bool = False) -> None:
     labels = [(label, n, n_entities) for label, n in report.entities.most_common()]
     _print_counts(rows)
     if not labels:
-        msg.warn("There are no entities", "Check the format, its columns, and --only, --drop.")
+        msg.warn(
+            "There are no entities",
+            "Check the format, its columns or --input-key, and --only, --drop.",
+        )
     else:
         _print_counts(labels, header=("Label", "Entities", "%"), divider=True)
     print_tallies(report)

@@ -44,16 +44,17 @@ def read_metrics(folder: Path) -> list[Metrics]:
         except ValueError as err:
             raise ValueError(f"{path}: not JSON ({err}). Evaluate the pipeline again.") from None
         suffix = "_boundary_f"
-        keys = [name[len("spans_") : -len(suffix)] for name in scores if name.endswith(suffix)]
+        names = scores if isinstance(scores, dict) else {}
+        keys = [name[len("spans_") : -len(suffix)] for name in names if name.endswith(suffix)]
         if not keys:
             raise ValueError(
                 f"{path}: no scores of entities. Evaluate a pipeline that has a component of "
                 f"spacy_mtlner, with: python -m spacy evaluate MODEL CORPUS --output {path}"
             )
         # A pipeline of several tasks is scored for those that the corpus is annotated for.
-        scored = [key for key in sorted(keys) if scores[f"spans_{key}_f"] is not None]
-        names = (path.parent.name, path.stem)
-        metrics += [Metrics(*names, key, scores) for key in scored or sorted(keys)]
+        scored = [key for key in sorted(keys) if scores.get(f"spans_{key}_f") is not None]
+        place = (path.parent.name, path.stem)
+        metrics += [Metrics(*place, key, scores) for key in scored or sorted(keys)]
     if not metrics:
         raise ValueError(f"{folder}: no <corpus>/<recipe>.json in this folder.")
     return metrics

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from spacy_mtlner.formats.base import CharEntity, CorpusError, Record, Report, Tally
 from spacy_mtlner.formats.brat import read_brat
 from spacy_mtlner.formats.cluener import read_cluener
@@ -41,7 +43,7 @@ READERS: dict[str, Callable[..., Iterator[Record]]] = {
 
 
 def read_corpus(
-    path: Path, format_name: str, report: Report, *, lang: str | None = None, **options: Any
+    path: Path, format_name: str, report: Report, /, *, lang: str | None = None, **options: Any
 ) -> Iterator[Record]:
     """Read a corpus of any format.
 
@@ -51,18 +53,27 @@ def read_corpus(
     lang (Optional[str]): The texts' language, for the formats that need it.
     options (Any): The format's own options; None stands for an option's default.
     RETURNS (Iterator[Record]): The records, read as they are asked for.
-    RAISES (CorpusError): If there is no such format or it has no such option; while reading, if
-        the file is not of this format.
+    RAISES (CorpusError): If there is no such format, it has no such option or the option no such
+        value; while reading, if the file is not of this format.
     """
     if format_name not in READERS:
         hint = f"Choose one of: {', '.join(READERS)}."
         raise CorpusError(path, None, f"There is no format {format_name!r}.", hint)
     reader = READERS[format_name]
-    known = inspect.signature(reader).parameters
+    parameters = inspect.signature(reader).parameters.values()
+    known = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+    needs_lang = known.pop("lang", None) is not None
     options = {name: value for name, value in options.items() if value is not None}
     unknown = ", ".join(options.keys() - known.keys())
     if unknown:
         raise CorpusError(path, None, f"The format {format_name!r} has no option: {unknown}.")
-    if "lang" in known:
+    for name, value in options.items():
+        try:
+            TypeAdapter(known[name]).validate_python(value, strict=True)
+        except ValidationError as err:
+            why = err.errors()[0]["msg"]
+            message = f"The option {name} of the format {format_name!r} is {value!r}: {why}."
+            raise CorpusError(path, None, message) from None
+    if needs_lang:
         options["lang"] = lang
     return reader(path, report, **options)

@@ -68,7 +68,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.spans_key:
-            raise ValueError("--spans-key is empty: it must name a key of doc.spans.")
+            raise ValueError("The spans key is empty: it must name a key of doc.spans.")
+        if self.n_sents is not None and self.n_sents < 1:
+            raise ValueError(f"n_sents must be at least 1, not {self.n_sents}.")
         if self.tag_scheme not in get_args(ColumnScheme):
             schemes = ", ".join(get_args(ColumnScheme))
             raise ValueError(f"--tag-scheme {self.tag_scheme!r}: choose one of {schemes}.")

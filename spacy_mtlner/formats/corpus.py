@@ -16,7 +16,7 @@ from spacy_mtlner.entities import DEFAULT_KEY, copy_tokens
 from spacy_mtlner.formats import CorpusError, Report, read_docs
 from spacy_mtlner.formats.convert import Settings, read_sources
 from spacy_mtlner.formats.docbin import load_docs
-from spacy_mtlner.formats.files import AUTO, find_sources
+from spacy_mtlner.formats.files import AUTO, Source, find_sources
 
 
 def make_corpus(
@@ -77,16 +77,44 @@ def read_references(
         format does not have.
     """
     report = Report()
-    settings = replace(settings, lang=nlp.lang)
     for source in find_sources(path, format_name, report):
-        if source.format != "spacy":
-            records = read_sources([source], settings, nlp.make_doc, report)
-            yield from read_docs(records, nlp.make_doc, report, key=settings.spans_key)
-        elif settings.n_sents is not None or settings.options:
-            message = "A .spacy file is read as it is: n_sents and options are for other formats."
-            raise CorpusError(source.path, None, message, "Remove them, or convert the file.")
-        else:
-            yield from load_docs(source.path, nlp.vocab)
+        yield from read_source(nlp, source, settings, report)
+    warn_of_report(path, report)
+
+
+def read_source(nlp: Language, source: Source, settings: Settings, report: Report) -> Iterator[Doc]:
+    """Read the annotated docs of one file of a corpus, or of a folder of brat files.
+
+    nlp (Language): The pipeline.
+    source (Source): The file.
+    settings (Settings): How other formats than `.spacy` are read.
+    report (Report): Counts what is skipped and repaired.
+    YIELDS (Doc): The docs.
+    RAISES (CorpusError): If it cannot be read or holds nothing, or there are settings that its
+        format does not have.
+    """
+    if source.format != "spacy":
+        settings = replace(settings, lang=nlp.lang)
+        records = read_sources([source], settings, nlp.make_doc, report)
+        yield from read_docs(records, nlp.make_doc, report, key=settings.spans_key)
+        return
+    if settings.n_sents is not None or settings.options:
+        message = "A .spacy file is read as it is: n_sents and options are for other formats."
+        raise CorpusError(source.path, None, message, "Remove them, or convert the file.")
+    is_empty = True
+    for doc in load_docs(source.path, nlp.vocab):
+        is_empty = False
+        yield doc
+    if is_empty:
+        raise CorpusError(source.path, None, "Holds no docs.")
+
+
+def warn_of_report(path: Path, report: Report) -> None:
+    """Warn of what was skipped or repaired.
+
+    path (Path): The corpus.
+    report (Report): What was counted.
+    """
     for what, tallies in (("skipped", report.skipped), ("repaired", report.repaired)):
         for reason, tally in tallies.items():
             warnings.warn(

@@ -24,6 +24,7 @@ _TAG = re.compile(r"O|[BIMELUSW]-[^\s|,;]+")
 # A character of a script without blanks, and its place in the word.
 _DIGIT_TOKEN = re.compile(r"[^\x00-\u02ff][0-9]")
 _DIGITS = frozenset("0123456789")
+_NUMBER = re.compile(r"[0-9]+([-.:][0-9]+)*")  # Also CoNLL-U's ranges, and offsets.
 _PHRASES = frozenset(
     {"ADJP", "ADVP", "CONJP", "INTJ", "LST", "NP", "PP", "PRT", "SBAR", "UCP", "VP"}
 )
@@ -47,7 +48,7 @@ def detect_format(path: Path) -> tuple[str, dict[str, Any]]:
     is_pair = path.suffix == ".txt" and path.with_suffix(".ann").is_file()
     if path.is_dir() or path.suffix == ".ann" or is_pair:
         return "brat", {}
-    if path.suffix == ".spacy":
+    if path.suffix.lower() == ".spacy":
         return "spacy", {}
     lines = read_head(path)
     filled = [line for line in lines if line.strip()]
@@ -117,8 +118,9 @@ def detect_columns(lines: Sequence[str]) -> dict[str, Any] | None:
     """Find out how a file's columns are separated and which ones hold tokens and tags.
 
     A column is one of tags if all its cells are, but for the phrases in CoNLL-2003's third one.
-    Tokens are in the first column that is none and does not count the tokens. Lines that begin with
-    # are comments if they do not fit the others' columns.
+    Tokens are in that of the others with the most distinct cells, without those that number the
+    tokens or have empty cells, as names of documents or sentences have. Lines that begin with # are
+    comments if they do not fit the others' columns.
 
     lines (Sequence[str]): The first lines of the file.
     RETURNS (Optional[dict[str, Any]]): Options for `read_columns`, or None if no column has tags.
@@ -151,15 +153,16 @@ def _detect_columns(rows: Sequence[str]) -> dict[str, Any] | None:
         width = _find_width(cells)
         columns = [*zip(*(c for c in cells if len(c) == width), strict=True)]
         tags = {i: found for i, column in enumerate(columns) if (found := _tag_separator(column))}
-        others = [i for i in range(width) if i not in tags and not _counts_tokens(columns[i])]
+        others = [i for i in range(width) if i not in tags and not _is_about_tokens(columns[i])]
         if not tags or not others:
             continue
+        token_column = max(others, key=lambda i: len({*columns[i]}))  # The first one of them.
         tag_columns = [i for i in tags if not _are_phrases(columns[i])] or [*tags]
-        options = {"separator": separator, "token_column": others[0], "tag_columns": tag_columns}
+        options = {"separator": separator, "token_column": token_column, "tag_columns": tag_columns}
         tag_separators = {tags[i] for i in tag_columns} - {_NO_SEPARATOR}
         if tag_separators:
             options["tag_separator"] = min(tag_separators)
-        tokens = columns[others[0]]
+        tokens = columns[token_column]
         if any(map(_DIGIT_TOKEN.fullmatch, tokens)) and all(t[1:] in _DIGITS for t in tokens):
             options["segmentation_digit"] = True
         return options
@@ -175,8 +178,9 @@ def _tag_separator(cells: Sequence[str]) -> str | None:
     return None
 
 
-def _counts_tokens(cells: Sequence[str]) -> bool:
-    return cells[0] in ("0", "1") and all(cell.isdecimal() for cell in cells)
+def _is_about_tokens(cells: Sequence[str]) -> bool:
+    """Whether a column numbers the tokens, or names what several of them are parts of."""
+    return not all(cells) or all(map(_NUMBER.fullmatch, cells))
 
 
 def _are_phrases(cells: Sequence[str]) -> bool:

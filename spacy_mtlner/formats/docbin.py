@@ -232,7 +232,7 @@ def _found_once(registry: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        del registry.get_all
+        registry.__dict__.pop("get_all", None)  # Another thread may have done so.
 
 
 class _Packer:

@@ -57,6 +57,8 @@ def read_sememes(path: Path, report: Report) -> Iterator[Sense]:
     for number, line in read_lines(path, report):
         if not line.strip() or line.startswith("#"):
             continue
+        if line.startswith(('{"', '["')):
+            raise CorpusError(path, number, "Is JSON, no sememe file.", _EXPECTED_SENSES)
         columns = [column for cell in line.split("\t") if (column := cell.strip())]
         if len(columns) < 3:  # No tabs, or not between all columns.
             columns = line.split(None, 2)

@@ -23,9 +23,9 @@ from spacy_mtlner.entities import (
 )
 from spacy_mtlner.formats import CorpusError, Report
 from spacy_mtlner.formats.convert import Settings
-from spacy_mtlner.formats.corpus import make_example, read_references
-from spacy_mtlner.formats.docbin import load_docs
-from spacy_mtlner.formats.raw import read_raw
+from spacy_mtlner.formats.corpus import make_example, read_source, warn_of_report
+from spacy_mtlner.formats.files import AUTO, find_sources
+from spacy_mtlner.formats.raw import read_raw_docs
 from spacy_mtlner.pipeline.base import EntityComponent, reads_in_passes
 from spacy_mtlner.pipeline.gold import WEIGHT
 from spacy_mtlner.training.similarity import (
@@ -50,9 +50,8 @@ UNLABELLED = WeakKeyDictionary()
 class Source:
     """A corpus, as [corpora.NAME.corpora.TASK] of the config gives it.
 
-    path (Path): A .spacy file, a folder of them, or a file or folder in another format that
-        `mtlner convert` reads; of an unlabelled corpus a .txt file with a text per line, JSON lines
-        with "text", or .spacy.
+    path (Path): A file or folder in any format that `mtlner convert` reads; of an unlabelled corpus
+        also a .txt file with a text per line, or JSON lines with "text".
     role (Role): "main" or "auxiliary" for an annotated corpus, "unlabelled" for raw text.
     limit (int): Take that many sentences, chosen by the reader's seed; 0 for all.
     ratio (float): How often a sentence is yielded in a pass over the corpora: 2.0 for twice, 0.5
@@ -216,10 +215,14 @@ class TaskCorpora:
     def _read(self, task: str, nlp: Language) -> list[Doc]:
         source = self.sources[task]
         if source.role == "unlabelled":
-            # Made anew, so that the pipeline predicts on the very tokens of the references.
-            docs = [nlp.make_doc(text) for text in _read_texts(source.path, nlp)]
+            report = Report()
+            # Made anew, so that the pipeline predicts on the very tokens of the references; empty
+            # ones have nothing to learn from.
+            raw = read_raw_docs(source.path, nlp, report)
+            docs = [nlp.make_doc(doc.text) for doc in raw if len(doc)]
+            warn_of_report(source.path, report)
         else:
-            docs = list(_read_annotated(source, task, nlp))
+            docs = list(filter(len, _read_annotated(source, task, nlp)))
         if not docs:
             raise CorpusError(source.path, None, f"The {source.role} corpus {task!r} is empty.")
         if source.limit:
@@ -266,36 +269,27 @@ class TaskCorpora:
 
 def _read_annotated(source: Source, task: str, nlp: Language) -> Iterator[Doc]:
     """A corpus's docs, whose gold is brought to the task's spans key."""
-    files = _find_docbins(source.path)
-    if not files:
-        if source.spans_key:
+    report = Report()
+    docs: list[tuple[Doc, Path, int]] = []
+    for part in find_sources(source.path, AUTO, report):
+        found = read_source(nlp, part, Settings(spans_key=task), report)
+        if part.format == "spacy":
+            docs += ((doc, part.path, number) for number, doc in enumerate(found, start=1))
+        elif source.spans_key:
             raise CorpusError(
-                source.path,
+                part.path,
                 None,
                 f"Corpus {task!r} has a spans_key, which only .spacy files can have: remove it.",
             )
-        yield from read_references(nlp, source.path, Settings(spans_key=task))
-        return
-    docs = [
-        (doc, path, number)
-        for path in files
-        for number, doc in enumerate(load_docs(path, nlp.vocab), start=1)
-    ]
+        else:
+            yield from found
+    warn_of_report(source.path, report)
     # Where any has the key, the others are not annotated for the task.
     is_keyed = any(task in doc.spans for doc, _, _ in docs)
     for doc, path, number in docs:
         if not is_keyed:
             _set_key(doc, task, source, path, number)
         yield doc
-
-
-def _find_docbins(path: Path) -> list[Path]:
-    """The .spacy files that a path names; none if it is of another format."""
-    if path.is_dir():
-        return sorted(path.rglob("*.spacy"))
-    if path.suffix == ".spacy" and not path.is_file():
-        raise CorpusError(path, None, "There is no such file.")
-    return [path] if path.suffix == ".spacy" else []
 
 
 def _set_key(doc: Doc, task: str, source: Source, path: Path, number: int) -> None:
@@ -327,15 +321,3 @@ def _set_key(doc: Doc, task: str, source: Source, path: Path, number: int) -> No
         group.name = task
         doc.spans[task] = group
         write_unknown(doc, read_unknown(doc, keys[0]), task)
-
-
-def _read_texts(path: Path, nlp: Language) -> Iterator[str]:
-    """Texts of raw data, whatever annotation it has; empty ones have nothing to learn from."""
-    files = _find_docbins(path)
-    for part in files:
-        yield from (doc.text for doc in load_docs(part, nlp.vocab) if len(doc))
-    if files:
-        return
-    if not path.is_file():
-        raise CorpusError(path, None, "There is no such file of raw text, nor .spacy files in it.")
-    yield from read_raw(path, Report())

@@ -328,7 +328,11 @@ def test_groups_that_cannot_stay_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "settings, message",
-    [({"spans_key": ""}, "--spans-key is empty"), ({"tag_scheme": "IOB"}, "--tag-scheme 'IOB'")],
+    [
+        ({"spans_key": ""}, "spans key is empty"),
+        ({"n_sents": 0}, "n_sents must be at least 1, not 0"),
+        ({"tag_scheme": "IOB"}, "--tag-scheme 'IOB'"),
+    ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,36 @@ def test_a_docbin_takes_no_settings_of_other_formats(
     DocBin(docs=make_docs(spacy.blank("en"))).to_disk(tmp_path / "a.spacy")
     with pytest.raises(CorpusError, match=r"a\.spacy: .* n_sents and options .* Remove them"):
         list(make_corpus(tmp_path / "a.spacy", **settings)(spacy.blank("en")))
+
+
+def test_a_docbin_without_docs_is_an_error(tmp_path: Path) -> None:
+    DocBin().to_disk(tmp_path / "a.spacy")
+    with pytest.raises(CorpusError, match=r"a\.spacy: Holds no docs"):
+        list(make_corpus(tmp_path)(spacy.blank("en")))
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"n_sents": 0}, "n_sents must be at least 1, not 0"),
+        ({"options": {"tag_columns": 1}}, "option tag_columns of the format 'columns' is 1: "),
+        ({"options": {"path": "x"}}, "'columns' has no option: path"),
+        ({"options": {"token_column": "x"}}, "option token_column .* is 'x': "),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_text("Ada B-PER\n")
+    with pytest.raises(ValueError, match=message):
+        list(make_corpus(tmp_path / "a.conll", **settings)(spacy.blank("en")))
+
+
+def test_threads_read_at_once(tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    DocBin(docs=[nlp.make_doc("some words")] * 600).to_disk(tmp_path / "a.spacy")
+    read = make_corpus(tmp_path / "a.spacy")
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda _: len(list(read(spacy.blank("en")))), range(12))
+        assert [*found] == [600] * 12
 
 
 def test_a_config_needs_a_path() -> None:

@@ -166,3 +166,20 @@ def test_real_corpora(data_dir: Path, path: str, name: str) -> None:
     found, columns = detect_format(data_dir / path)
     assert found == name
     assert {*columns} - {"separator", "token_column", "tag_columns"} == set()
+
+
+@pytest.mark.parametrize(
+    "rows, token_column",
+    [
+        ("doc1\tAda\tB-PER\ndoc1\tmet\tO\n\ndoc1\tBob\tB-PER\n", 1),
+        ("7\tAda\tB-PER\n8\tmet\tO\n\n9\tBob\tB-PER\n", 1),
+        ("1-2\tdu\tO\n1\tde\tO\n2\tle\tO\n3\tAda\tB-PER\n", 1),
+        ("0:3\tAda\tB-PER\n4:7\tmet\tO\n", 1),
+        ("Sentence: 1,Ada,NNP,B-PER\n,met,VB,O\nSentence: 2,Bob,NNP,B-PER\n", 1),
+        ("Ada\tNNP\tada\tB-PER\nmet\tVB\tmeet\tO\n", 0),
+        ("1984\tB-DATE\n5\tO\n", None),
+    ],
+)
+def test_columns_about_tokens_are_no_tokens(rows: str, token_column: int | None) -> None:
+    found = detect_columns(rows.splitlines())
+    assert (found and found["token_column"]) == token_column

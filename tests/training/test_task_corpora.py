@@ -142,6 +142,24 @@ def test_docs_without_the_key_are_unannotated_where_others_have_it(
     assert list(found["has another"].spans) == ["third"]
 
 
+def test_a_folder_of_several_formats(tmp_path: Path, paths: dict[str, Path]) -> None:
+    nlp = make_nlp("main", "other")
+    folder = tmp_path / "folder"
+    (folder / ".hidden").mkdir(parents=True)
+    docs = [nlp.make_doc(text) for text in ("in a docbin", "")]
+    for doc in docs:
+        doc.spans["third"] = []
+    write_docs(folder / "b.spacy", docs)
+    write_docs(folder / ".hidden" / "b.spacy", docs)
+    (folder / "a.conll").write_text("Ada B-X\n\ncolumns O\n")
+    settings = make_settings({**paths, "other": folder})
+    found = [doc for doc in read(settings, nlp) if "other" in doc.spans]
+    assert sorted(doc.text for doc in found) == ["Ada", "columns", "in a docbin"]
+    settings["other"]["spans_key"] = "third"
+    with pytest.raises(CorpusError, match=r"a\.conll: Corpus 'other' has a spans_key"):
+        read(settings, nlp)
+
+
 @pytest.mark.parametrize("is_converted", [False, True])
 def test_tokens_of_which_nothing_is_known(
     tmp_path: Path, paths: dict[str, Path], is_converted: bool
@@ -363,12 +381,15 @@ def test_corpora_that_do_not_do(tmp_path: Path, paths: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="'other' is for a task that no component"):
         read(make_settings(paths), make_nlp("main"))
     empty = write_docs(tmp_path / "empty.spacy", [])
-    with pytest.raises(CorpusError, match=r"empty.spacy: The auxiliary corpus 'other' is empty"):
+    with pytest.raises(CorpusError, match=r"empty.spacy: Holds no docs"):
         read(make_settings({**paths, "other": empty}), make_nlp())
+    blank = write_docs(tmp_path / "blank.spacy", [spacy.blank("en").make_doc("")])
+    with pytest.raises(CorpusError, match=r"blank.spacy: The auxiliary corpus 'other' is empty"):
+        read(make_settings({**paths, "other": blank}), make_nlp())
     bare = write_docs(tmp_path / "bare.spacy", [spacy.blank("en").make_doc("bare text")])
     with pytest.raises(CorpusError, match=r"doc 1: .* the doc is not annotated"):
         read(make_settings({**paths, "other": bare}), make_nlp())
-    with pytest.raises(CorpusError, match=r"none.spacy: There is no such file"):
+    with pytest.raises(CorpusError, match=r"none.spacy: .*there is no such file"):
         read(make_settings({**paths, "other": tmp_path / "none.spacy"}), make_nlp())
 
 
