@@ -60,7 +60,8 @@ def build_pointer_tagger_v1(
     description_length (int): How many tokens of a description are read.
     dropout (Optional[float]): Dropout rate of the head; None follows `training.dropout`.
     RETURNS (Model[PointerInputs, PointerScores]): The model; dimension nO is the number of types,
-        attribute "described" tells whether the batches hold descriptions.
+        attribute "described" tells whether the batches hold descriptions, "first_logit" is the
+        logit at which the pointers begin.
     RAISES (ValueError): If a length or width is below 1.
     """
     sizes = {
@@ -89,6 +90,7 @@ def build_pointer_tagger_v1(
         refs={"tok2vec": tok2vec, "output_layer": tagger},
         attrs={
             "described": True,
+            "first_logit": 0.0,
             "max_length": max_length,
             "description_length": description_length,
             "resize_output": partial(resize_output, make_settings=_settings),
@@ -97,8 +99,8 @@ def build_pointer_tagger_v1(
     return model
 
 
-def _build_tagger(*, nI: int, nO: int, description_length: int, **settings: Any) -> PointerTagger:
-    return PointerTagger(nI, nO, description_length=description_length, **settings)
+def _build_tagger(*, nI: int, nO: int, **settings: Any) -> PointerTagger:
+    return PointerTagger(nI, nO, **settings)
 
 
 def _forward(
@@ -125,7 +127,11 @@ def _init(model: Model, X: PointerInputs | None = None, Y: Any = None) -> None:
     build(tagger, **_settings(model))
 
 
-def _settings(model: Model) -> dict[str, int]:
+def _settings(model: Model) -> dict[str, Any]:
     tagger = model.get_ref("output_layer")
-    length = model.attrs["description_length"] if model.attrs["described"] else 0
-    return {"nI": tagger.get_dim("nI"), "nO": tagger.get_dim("nO"), "description_length": length}
+    return {
+        "nI": tagger.get_dim("nI"),
+        "nO": tagger.get_dim("nO"),
+        "description_length": model.attrs["description_length"] * model.attrs["described"],
+        "first_logit": model.attrs["first_logit"],
+    }

@@ -18,7 +18,6 @@ from spacy_mtlner.nn.ragged import exact_dtype, group_rows
 from spacy_mtlner.nn.rnn import BiRNN, RNNKind
 
 SPAN_CHUNK = 1024  # Tokens whose spans are scored at once.
-_RARE = -2.0  # Logit at which pointers begin: few tokens begin or end an entity.
 
 
 class PointerScores(NamedTuple):
@@ -62,6 +61,7 @@ class PointerTagger(nn.Module):
     match_width (int): Number of features of a span.
     max_length (int): The longest entity, in tokens.
     description_length (int): The longest description, in tokens; 0 for no descriptions.
+    first_logit (float): Logit at which the pointers begin.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class PointerTagger(nn.Module):
         match_width: int,
         max_length: int,
         description_length: int,
+        first_logit: float,
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout()
@@ -83,7 +84,7 @@ class PointerTagger(nn.Module):
         self.starts = nn.Linear(size, n_types)
         self.ends = nn.Linear(size, n_types)
         for linear in (self.starts, self.ends):
-            nn.init.constant_(linear.bias, _RARE)
+            nn.init.constant_(linear.bias, first_logit)
         self.span_starts = nn.Linear(size, match_width)
         self.span_ends = nn.Linear(size, match_width)
         self.span_tokens = nn.Linear(size, match_width)

@@ -205,7 +205,7 @@ class EntityComponent(TrainablePipe):
         keys: set[str] = set()
         for example in get_examples():
             gold = self.read_gold(example)
-            report.add(gold)
+            report.add(gold, len(example.predicted))
             if gold is None and self.cfg["gold"] == "auto":
                 report.n_elsewhere += self._is_annotated_elsewhere(example)
             keys.update(example.reference.spans)

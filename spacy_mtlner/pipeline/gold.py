@@ -53,6 +53,7 @@ class GoldReport:
 
     n_docs (int): Docs.
     n_annotated (int): Docs that are annotated for the task.
+    n_tokens (int): Predicted tokens of these docs.
     n_unaligned (int): Entities that the predicted tokens cannot express.
     n_dropped (int): Entities that the component cannot represent.
     n_elsewhere (int): Docs that are annotated, but not where the gold was found in others.
@@ -62,20 +63,23 @@ class GoldReport:
 
     n_docs: int = 0
     n_annotated: int = 0
+    n_tokens: int = 0
     n_unaligned: int = 0
     n_dropped: int = 0
     n_elsewhere: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     lengths: Counter[int] = field(default_factory=Counter)
 
-    def add(self, gold: Gold | None) -> None:
+    def add(self, gold: Gold | None, n_tokens: int) -> None:
         """Count a doc's gold.
 
         gold (Optional[Gold]): The gold; None if the doc is not annotated for the task.
+        n_tokens (int): Number of predicted tokens.
         """
         self.n_docs += 1
         if gold is not None:
             self.n_annotated += 1
+            self.n_tokens += n_tokens
             self.n_unaligned += gold.n_unaligned
             self.n_dropped += gold.n_dropped
             self.labels.update(entity.label for entity in gold.entities)

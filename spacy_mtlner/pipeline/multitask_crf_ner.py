@@ -236,11 +236,12 @@ class MultiTaskEntityRecognizer(TaggingComponent):
         self._check_vectors()
         if nlp is not None:
             self._check_score_weights(nlp)
+            self._check_keys(nlp)
         reports = {key: GoldReport() for key in self.keys}
         found: set[str] = set()
         for example in get_examples():
             for key, gold in zip(self.keys, self.read_tasks(example), strict=True):
-                reports[key].add(gold)
+                reports[key].add(gold, len(example.predicted))
             found.update(example.reference.spans)
         for key, report in reports.items():
             for label in labels.get(key, sorted(report.labels)):

@@ -5,6 +5,7 @@ Network" (MTL-NER): pointers for every type, and each token classified by its si
 descriptions of the types, which the same encoder reads.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -306,6 +307,11 @@ class PointerEntityRecognizer(SideTextComponent):
         self._check_descriptions(self.cfg["descriptions"])
         self.side_texts.forget()
         self.cfg["untrained"] = []
+        # How rare starts are: otherwise training would first have to learn that, which takes
+        # hundreds of steps where there are many types.
+        n_places = max(1, report.n_tokens * len(self.labels))
+        share = min(0.5, (report.labels.total() + 0.5) / n_places)
+        self.model.attrs["first_logit"] = math.log(share / (1 - share))
         self.model.initialize(X=PointerInputs(sample, []))
 
     def select_representable(self, entities: list[Entity]) -> list[Entity]:

@@ -293,6 +293,20 @@ def test_labels_of_the_data_in_alphabetical_order() -> None:
     assert component.model.get_dim("nO") == component.n_outputs == 3
 
 
+def test_pointers_begin_as_rare_as_entities_are() -> None:
+    nlp = spacy.blank("en")
+    add_pointers(nlp)
+    data = [("Ada went to London", [("PER", 0, 1), ("LOC", 3, 4)]), ("nothing at all here", [])]
+    nlp.initialize(lambda: make_examples(nlp, data=data))
+    component = pointers_of(nlp)
+    share = 2.5 / (8 * len(component.labels))
+    for n_types in (len(component.labels), len(component.labels) + 1):
+        module = get_module_shim(component.model.get_ref("output_layer")).module
+        for linear in (module.starts, module.ends):
+            assert linear.bias.sigmoid().tolist() == pytest.approx([share] * n_types)
+        component.add_type("ANIMAL", "a dog or a cat")
+
+
 def test_given_labels_keep_their_order() -> None:
     nlp = spacy.blank("en")
     component = add_pointers(nlp)
