@@ -17,7 +17,7 @@ from spacy_mtlner.models.torch_layer import (
     run_layer,
     torch_layer,
 )
-from spacy_mtlner.nn.pointer import PointerScores, PointerTagger
+from spacy_mtlner.nn.pointer import FIRST_LOGIT, PointerScores, PointerTagger
 from spacy_mtlner.nn.rnn import RNNKind
 
 
@@ -90,7 +90,7 @@ def build_pointer_tagger_v1(
         refs={"tok2vec": tok2vec, "output_layer": tagger},
         attrs={
             "described": True,
-            "first_logit": 0.0,
+            "first_logit": FIRST_LOGIT,
             "max_length": max_length,
             "description_length": description_length,
             "resize_output": partial(resize_output, make_settings=_settings),

@@ -18,6 +18,7 @@ from spacy_mtlner.nn.ragged import exact_dtype, group_rows
 from spacy_mtlner.nn.rnn import BiRNN, RNNKind
 
 SPAN_CHUNK = 1024  # Tokens whose spans are scored at once.
+FIRST_LOGIT = -2.0  # Where the training data does not tell it: pipelines were saved without.
 
 
 class PointerScores(NamedTuple):
@@ -75,7 +76,7 @@ class PointerTagger(nn.Module):
         match_width: int,
         max_length: int,
         description_length: int,
-        first_logit: float,
+        first_logit: float = FIRST_LOGIT,
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout()

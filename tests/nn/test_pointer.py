@@ -32,7 +32,6 @@ def make_tagger(n_types: int = N_TYPES, **settings: Any) -> PointerTagger:
         "match_width": MATCH,
         "max_length": MAX_LENGTH,
         "description_length": DESCRIPTION,
-        "first_logit": -2.0,
     }
     return PointerTagger(WIDTH, n_types, **(defaults | settings)).eval()
 
