@@ -57,7 +57,7 @@ def read_sememes(path: Path, report: Report) -> Iterator[Sense]:
     for number, line in read_lines(path, report):
         if not line.strip() or line.startswith("#"):
             continue
-        if line.startswith(('{"', '["')):
+        if line.startswith(("{", "[")) and _is_json(line):
             raise CorpusError(path, number, "Is JSON, no sememe file.", _EXPECTED_SENSES)
         columns = [column for cell in line.split("\t") if (column := cell.strip())]
         if len(columns) < 3:  # No tabs, or not between all columns.
@@ -74,6 +74,14 @@ def read_sememes(path: Path, report: Report) -> Iterator[Sense]:
         yield Sense(word, pos, sememes, number)
     if not n_senses:
         raise CorpusError(path, 1, "Holds no senses.", _EXPECTED_SENSES)
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _parse_sememes(definition: str) -> Iterator[str]:

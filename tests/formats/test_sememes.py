@@ -79,6 +79,11 @@ def test_round_trip_of_rows(
     assert not report.skipped
 
 
+def test_json_is_no_sememe_file(path: Path) -> None:
+    with pytest.raises(CorpusError, match=r":1: Is JSON, no sememe file"):
+        read(path, '{"text": "Ada met Bob", "entities": []}\n')
+
+
 @given(
     expected=st.lists(
         st.tuples(
