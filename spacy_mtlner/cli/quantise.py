@@ -71,8 +71,6 @@ def _compare(
     pairs: list[dict[str, Any]] = []
     for nlp in (before, after):
         references = list(read_references(nlp, corpus, Settings(spans_key=spans_key)))
-        if not references:
-            raise CorpusError(corpus, None, "The corpus has no docs.")
         nlp.evaluate([make_example(nlp, doc) for doc in references[:8]])  # Warms up.
         pairs.append(nlp.evaluate([make_example(nlp, doc) for doc in references]))
     metas = [before.get_pipe_meta(name) for name in before.pipe_names]
