@@ -7,7 +7,8 @@ A system is a name below, whose components all get the same tok2vec layer, or th
 recipe. With --encoder the named ones share a pre-trained encoder instead, learned at --rate with a
 linear warm-up; our heads learn at 1e-3. The corpora need gold in doc.spans["mtlner"] and,
 for `ner`, in doc.ents: convert with --ents. `pointer_ner` needs --descriptions. All are scored by
-label and fragments.
+label and fragments. With --thresholds, components that have one are scored at each of these, too:
+their table shows what a search for the best one is worth (spacy find-threshold).
 
 Each training runs in a process of its own. Prediction is timed in one process that holds all
 pipelines of the last seed and takes turns between them; speeds are medians over the turns. Memory
@@ -220,6 +221,7 @@ def train_worker(system: str, seed: int, folder: Path, args: argparse.Namespace)
     best = spacy.load(folder / "model-best")
     result = {
         **score(best, args.dev),
+        **score_thresholds(best, args),
         "train_words_per_second": words / seconds,
         "train_seconds": seconds,
         "peak_memory_mb": peak,
@@ -236,6 +238,19 @@ def score(nlp: Language, path: Path) -> dict[str, float]:
     scores = score_entities(examples, spans_key="mtlner")
     found = {name: scores[f"spans_mtlner_{name}"] for name in "prf"}
     return {**found, "nested_f": scores["spans_mtlner_nested_f"]}
+
+
+def score_thresholds(nlp: Language, args: argparse.Namespace) -> dict[str, float]:
+    """Scores of a pipeline at other thresholds, if its component has one."""
+    cfg = getattr(nlp.get_pipe(nlp.pipe_names[-1]), "cfg", {})
+    if "threshold" not in cfg:
+        return {}
+    found = {}
+    for threshold in args.thresholds:
+        cfg["threshold"] = threshold
+        scores = score(nlp, args.dev)
+        found.update({f"{name} at {threshold:g}": value for name, value in scores.items()})
+    return found
 
 
 def time_prediction(folders: dict[str, Path], args: argparse.Namespace) -> dict[str, float]:
@@ -274,6 +289,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=2, help="of torch")
     parser.add_argument("--turns", type=int, default=5, help="of timing prediction")
+    parser.add_argument("--thresholds", type=float, nargs="*", default=[], help="to score at")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/compare.json"))
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -307,6 +323,10 @@ def main() -> None:
             f"{mean['train_words_per_second']:10,.0f} {speeds[system]:9,.0f} "
             f"{mean['peak_memory_mb']:6,.0f}"
         )
+        for threshold in args.thresholds:
+            if f"f at {threshold:g}" in mean:
+                f, nested = mean[f"f at {threshold:g}"], mean[f"nested_f at {threshold:g}"]
+                print(f"{f'  at {threshold:g}':32} {100 * f:6.2f} {'':20} {100 * nested:6.2f}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     settings = {key: str(value) for key, value in vars(args).items() if key != "worker"}
     args.output.write_text(json.dumps({"settings": settings, "results": results}, indent=2))
