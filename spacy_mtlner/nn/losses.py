@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, logsigmoid
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    embedding,  # Faster than an index, and its gradient deterministic.
+    log_softmax,
+    logsigmoid,
+    softplus,
+)
 from torch.utils.checkpoint import checkpoint
 
 from spacy_mtlner.codecs.relations import N_RELATIONS
@@ -24,6 +30,8 @@ from spacy_mtlner.nn.tagger import CRFScores
 
 if TYPE_CHECKING:  # It imports transformers' models, which takes seconds.
     from spacy_mtlner.nn.seq2seq import Seq2SeqScores
+
+NO_RIVAL = -1e4  # Instead of minus infinity, of which gradients are no numbers.
 
 
 def weighted_mean(losses: Tensor, weights: Tensor, annotated: Tensor) -> Tensor:
@@ -90,6 +98,7 @@ def pointer_loss(
     *,
     beta: float | None,
     positive_weight: float,
+    contrast: float,
     match_spans: bool,
 ) -> Tensor:
     """Joint loss of pointers and classification: beta L_pointers + (1 - beta) L_classes (eq. 15).
@@ -98,6 +107,10 @@ def pointer_loss(
     the cross-entropy, which the paper leaves out), and of spans where they are matched; L_classes
     the cross-entropy of a token's shares (eq. 14, where the paper swaps prediction and target).
     Both are sums over types, per token of the annotated examples.
+
+    Where spans are matched, contrast times log(1 + sum_n exp(z_n - z)) is added for each entity of
+    logit z, where n are the spans of its type that are none and begin where it begins, and the same
+    for those that end where it ends.
 
     Where beta is learned, -log beta - log(1 - beta) is added: without it, all weight would go to
     the task of the smaller loss.
@@ -109,6 +122,7 @@ def pointer_loss(
     annotated (Tensor): Whether a row is annotated for the task, shape (n_rows,), bool.
     beta (Optional[float]): The weight of the pointers; None to learn it.
     positive_weight (float): Weight of starts, ends and spans that are there, relative to others.
+    contrast (float): Weight of the contrast between entities and spans beside them.
     match_spans (bool): Whether spans are scored.
     RETURNS (Tensor): The batch's loss, a scalar.
     """
@@ -125,7 +139,8 @@ def pointer_loss(
     pointers = token_weights @ losses.sum(1)
     if match_spans:
         row_ends = sizes.cumsum(0).repeat_interleave(sizes)
-        pointers = pointers + _span_loss(scores, gold, row_ends, token_weights, cross_entropy)
+        matched, rivalry = _span_losses(scores, gold, row_ends, token_weights, cross_entropy)
+        pointers = pointers + matched + contrast * rivalry
     if scores.classes.shape[1] == 0:
         return pointers
     losses = -(log_softmax(scores.classes, dim=1) * gold.classes).sum(1)
@@ -138,39 +153,81 @@ def pointer_loss(
     return learned * pointers + (1 - learned) * classes - token_weights.sum() * barrier
 
 
-def _span_loss(
+def _span_losses(
     scores: PointerScores,
     gold: PointerGold,
     row_ends: Tensor,
     token_weights: Tensor,
     cross_entropy: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    """Sum of all spans' losses, each with the weight of its first token."""
+) -> tuple[Tensor, Tensor]:
+    """Sums of all spans' losses and of the entities' contrasts, each with the weight of its first
+    token.
+    """
     sums = running_sums(scores.span_tokens)
     # A span over a token of which nothing is known may be an entity or not.
     n_unknown = torch.cat([row_ends.new_zeros(1), (~gold.known).cumsum(0)])
+    n_tokens, longest = len(row_ends), len(scores.span_lengths)
+    entities = gold.spans[gold.spans[:, 0].argsort(stable=True)]
 
-    def sum_losses(start: int, sums: Tensor, *parts: Tensor) -> Tensor:
+    def score_chunk(
+        start: int, sums: Tensor, *parts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of the spans that begin in a chunk: their loss, the logits of the entities, and the
+        strength of the others at their first tokens and at their last ones.
+        """
         scores = PointerScores(*parts)
-        behind = min(start + SPAN_CHUNK, len(row_ends))
+        behind = min(start + SPAN_CHUNK, n_tokens)
         index = torch.arange(start, behind, device=row_ends.device)
-        firsts, offsets = list_spans(index, row_ends[index], len(scores.span_lengths))
+        firsts, offsets = list_spans(index, row_ends[index], longest)
         logits = span_logits(scores, sums, firsts, offsets)  # (n_spans, n_types)
         targets = torch.zeros_like(logits)
-        is_here = (gold.spans[:, 0] >= start) & (gold.spans[:, 0] < behind)
-        first, offset, label = gold.spans[is_here].T.contiguous()
-        targets[torch.searchsorted(firsts, first) + offset, label] = 1
+        is_here = (entities[:, 0] >= start) & (entities[:, 0] < behind)
+        first, offset, label = entities[is_here].T.contiguous()
+        places = torch.searchsorted(firsts, first) + offset
+        targets[places, label] = 1
         is_known = n_unknown[firsts + offsets + 1] == n_unknown[firsts]
-        return (token_weights[firsts] * is_known) @ cross_entropy(logits, targets).sum(1)
+        loss = (token_weights[firsts] * is_known) @ cross_entropy(logits, targets).sum(1)
+        others = logits.masked_fill((targets > 0) | ~is_known[:, None], NO_RIVAL)
+        at_starts = _logsumexp_by(firsts - start, others, len(index))
+        at_ends = _logsumexp_by(firsts + offsets - start, others, len(index) + longest - 1)
+        return loss, logits[places, label], at_starts, at_ends
 
-    if len(row_ends) <= SPAN_CHUNK:
-        return sum_losses(0, sums, *scores)
-    # The features of all spans would take some 10 kB a token: they are made anew for the gradient.
-    losses = [
-        checkpoint(sum_losses, start, sums, *scores, use_reentrant=False)
-        for start in range(0, len(row_ends), SPAN_CHUNK)
+    starts = range(0, max(1, n_tokens), SPAN_CHUNK)
+    if len(starts) == 1:
+        chunks = [score_chunk(0, sums, *scores)]
+    else:
+        # The features of all spans would take some 10 kB a token: they are made anew for the
+        # gradient.
+        chunks = [checkpoint(score_chunk, i, sums, *scores, use_reentrant=False) for i in starts]
+    losses, chunk_logits, at_starts, at_ends = zip(*chunks, strict=True)
+    logits = torch.cat(chunk_logits)
+    # Spans of several chunks may end with the same token.
+    ends = [
+        torch.arange(i, i + len(x), device=x.device) for i, x in zip(starts, at_ends, strict=True)
     ]
-    return torch.stack(losses).sum()
+    at_end = _logsumexp_by(torch.cat(ends), torch.cat(at_ends), n_tokens + longest)
+    first, offset, label = entities.T
+    weights = token_weights[first] * (n_unknown[first + offset + 1] == n_unknown[first])
+    rivalry = logits.new_zeros(())
+    for strengths, token in ((torch.cat(at_starts), first), (at_end, first + offset)):
+        rivals = embedding(token * strengths.shape[1] + label, strengths.reshape(-1, 1))[:, 0]
+        rivalry = rivalry + weights @ softplus(rivals - logits)
+    return torch.stack(losses).sum(), rivalry
+
+
+def _logsumexp_by(keys: Tensor, values: Tensor, n_keys: int) -> Tensor:
+    """log(sum exp) of the values of each key, by column; where there are none, `NO_RIVAL`.
+
+    keys (Tensor): Key of each row, shape (n,), int64.
+    values (Tensor): Values, shape (n, n_columns).
+    n_keys (int): The number of keys.
+    RETURNS (Tensor): Shape (n_keys, n_columns).
+    """
+    columns = keys[:, None].expand_as(values)
+    largest = values.new_full((n_keys, values.shape[1]), NO_RIVAL)
+    largest = largest.scatter_reduce(0, columns, values.detach(), "amax")
+    sums = torch.zeros_like(largest).index_add(0, keys, (values - largest[keys]).exp())
+    return largest + sums.clamp(min=1).log()  # Where there are values, it is at least 1.
 
 
 class SpanGold(NamedTuple):

@@ -75,6 +75,7 @@ DEFAULT_POINTER_MODEL = make_default_model(DEFAULT_CONFIG)
         "beta": 0.5,
         "fusion": 0.25,
         "positive_weight": 1.0,
+        "contrast": 0.25,
         "scorer": {"@scorers": "spacy_mtlner.entity_scorer.v1"},
     },
     default_score_weights=DEFAULT_SCORE_WEIGHTS,
@@ -93,6 +94,7 @@ def make_pointer_ner(
     beta: float | Literal["learned"],
     fusion: float,
     positive_weight: float,
+    contrast: float,
     scorer: Callable[..., dict[str, Any]] | None,
 ) -> "PointerEntityRecognizer":
     """Construct a `pointer_ner` component: see `PointerEntityRecognizer`."""
@@ -110,6 +112,7 @@ def make_pointer_ner(
         beta=beta,
         fusion=fusion,
         positive_weight=positive_weight,
+        contrast=contrast,
         scorer=scorer,
     )
 
@@ -133,6 +136,8 @@ class PointerEntityRecognizer(SideTextComponent):
     fusion (float): Weight of the classification in an entity's score, in [0, 1].
     positive_weight (float): Weight of starts, ends and spans that are there in the loss, relative
         to others.
+    contrast (float): Weight of the contrast between an entity and the spans that begin or end where
+        it does, in the loss; 0 for none, for matching "spans" only.
     Other settings: see `EntityComponent`.
     RAISES (ValueError): If a setting is out of its range.
     """
@@ -148,6 +153,7 @@ class PointerEntityRecognizer(SideTextComponent):
         beta: float | Literal["learned"],
         fusion: float,
         positive_weight: float,
+        contrast: float,
         **settings: Any,
     ) -> None:
         super().__init__(nlp.vocab, model, name, **settings)
@@ -158,6 +164,8 @@ class PointerEntityRecognizer(SideTextComponent):
         for setting, value in (("threshold", threshold), ("fusion", fusion)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}: {setting} must be in [0, 1], not {value}.")
+        if not contrast >= 0:
+            raise ValueError(f"{name}: contrast must be at least 0, not {contrast}.")
         if not positive_weight > 0:
             raise ValueError(f"{name}: positive_weight must be above 0, not {positive_weight}.")
         self.cfg.update(
@@ -166,6 +174,7 @@ class PointerEntityRecognizer(SideTextComponent):
             beta=beta,
             fusion=fusion,
             positive_weight=positive_weight,
+            contrast=contrast,
             descriptions={},
             untrained=[],
         )
@@ -532,5 +541,6 @@ class PointerEntityRecognizer(SideTextComponent):
             *weigh_rows(golds, scores.starts),
             beta=None if beta == "learned" else beta,
             positive_weight=self.cfg["positive_weight"],
+            contrast=self.cfg["contrast"],
             match_spans=self.cfg["matching"] == "spans" and beta != 0,
         )

@@ -167,6 +167,7 @@ def joint_loss(scores: PointerScores, gold: PointerGold, **settings: Any) -> Ten
         "annotated": ANNOTATED,
         "beta": 0.3,
         "positive_weight": 1.0,
+        "contrast": 0.5,
         "match_spans": True,
     }
     return pointer_loss(scores, gold, **(defaults | settings))
@@ -179,6 +180,7 @@ def parts_by_loop(
     annotated: Tensor,
     positive_weight: float,
     match_spans: bool,
+    contrast: float = 0.5,
 ) -> tuple[float, float]:
     """The losses of pointers and of classes, one number after the other."""
 
@@ -191,6 +193,7 @@ def parts_by_loop(
     n_counted = sum(n for n, counts in zip(LENGTHS, annotated.tolist(), strict=True) if counts)
     spans = set(map(tuple, gold.spans.tolist()))
     pointers = classes = 0.0
+    known: dict[tuple[int, int, int], float] = {}
     for i, row in enumerate(ROW_OF):
         if not annotated[row] or not gold.known[i]:
             continue
@@ -208,6 +211,14 @@ def parts_by_loop(
                 continue
             logits = span_logits(scores, sums, torch.tensor([i]), torch.tensor([size]))
             pointers += weight * cross_entropy(logits[0, r], (i, size, r) in spans)
+            known[i, size, r] = float(logits[0, r])
+    for i, size, r in known.keys() & spans:
+        weight = contrast * float(weights[ROW_OF[i]]) / n_counted
+        others = known.keys() - spans
+        starting = [known[x] for x in others if x[0] == i and x[2] == r]
+        ending = [known[x] for x in others if x[0] + x[1] == i + size and x[2] == r]
+        for rivals in (starting, ending):
+            pointers += weight * math.log1p(sum(math.exp(z - known[i, size, r]) for z in rivals))
     return pointers, classes
 
 
@@ -215,16 +226,22 @@ def parts_by_loop(
 @pytest.mark.parametrize("match_spans", [True, False])
 @pytest.mark.parametrize("unknown", [(), (4, 7, 11)])
 @pytest.mark.parametrize("positive_weight", [1.0, 4.0])
+@pytest.mark.parametrize("contrast", [0.0, 0.7])
 @pytest.mark.parametrize("beta", [0.3, 1.0])
 def test_pointer_loss_against_loops(
     described: bool,
     match_spans: bool,
     unknown: tuple[int, ...],
     positive_weight: float,
+    contrast: float,
     beta: float,
 ) -> None:
     scores, gold = make_pointer_scores(described), make_gold(unknown=unknown)
-    settings = {"positive_weight": positive_weight, "match_spans": match_spans}
+    settings = {
+        "positive_weight": positive_weight,
+        "contrast": contrast,
+        "match_spans": match_spans,
+    }
     loss = joint_loss(scores, gold, beta=beta, **settings)
     pointers, classes = parts_by_loop(scores, gold, WEIGHTS, ANNOTATED, **settings)
     assert loss.shape == ()

@@ -266,6 +266,7 @@ def test_long_doc(trained: Language) -> None:
         ("fusion", 1.1),
         ("positive_weight", 0.0),
         ("positive_weight", -1.0),
+        ("contrast", -0.1),
         ("learn_rate_factor", 0.0),
     ],
 )
