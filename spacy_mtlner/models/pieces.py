@@ -18,7 +18,8 @@ class SafeSpans:
 
     window (int): Most pieces of a window, without those the tokenizer adds; 0 for as many as the
         encoder takes.
-    overlap (int): Pieces that a window shares with the next one, at least where tokens allow.
+    overlap (int): Pieces that a window shares with the next one, at most half of it, at least
+        where tokens allow.
     RAISES (ValueError): If the settings do not fit each other.
     """
 

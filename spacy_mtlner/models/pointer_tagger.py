@@ -62,13 +62,15 @@ def build_pointer_tagger_v1(
     RETURNS (Model[PointerInputs, PointerScores]): The model; dimension nO is the number of types,
         attribute "described" tells whether the batches hold descriptions, "first_logit" is the
         logit at which the pointers begin.
-    RAISES (ValueError): If a length or width is below 1.
+    RAISES (ValueError): If a setting is out of its range.
     """
     sizes = {
         "match_width": match_width,
         "max_length": max_length,
         "description_length": description_length,
     }
+    if rnn is not None:
+        sizes |= {"hidden_width": hidden_width, "depth": depth}
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"spacy_mtlner.PointerTagger.v1: {name} must be at least 1: {size}.")

@@ -136,7 +136,10 @@ def torch_layer(
     dropout (Optional[float]): The module's dropout rate; None follows the training's.
     convert_inputs (Optional[Callable]): As in thinc's PyTorchWrapper; None for `rows_to_torch`.
     RETURNS (Model[Any, Any]): The layer; `build` must be called before it is used.
+    RAISES (ValueError): If the dropout rate is none.
     """
+    if dropout is not None and not 0 <= dropout < 1:
+        raise ValueError(f"dropout of {name} must be at least 0 and below 1, or null: {dropout}.")
     model: Model[Any, Any] = PyTorchWrapper_v3(
         nn.Module(), convert_inputs or rows_to_torch, convert_outputs
     )

@@ -3,6 +3,7 @@ no token without a vector, prediction in chunks, and a choice of precision.
 """
 
 import json
+import platform
 import warnings
 from collections.abc import Callable
 from io import BytesIO
@@ -47,7 +48,7 @@ def build_transformer_model_v1(
     chunk: int = 8192,
 ) -> Model[list[Doc], FullTransformerBatch]:
     """Build the model of a `transformer` component over a pre-trained encoder; it does what
-    `spacy-transformers.TransformerModel.v3` does, in bounded memory and without cutting windows.
+    `spacy-transformers.TransformerModel.v3` does, a chunk at a time and without cutting windows.
 
     name (str): The encoder's folder or its name on the model hub.
     get_spans (GetSpans): Cuts docs into windows, for example `spacy_mtlner.safe_spans.v1`.
@@ -152,8 +153,10 @@ class EncoderShim(LearningShim, HFShim):
     def prepare(self) -> None:
         """Make an encoder that was just read ready for prediction, by several threads at once."""
         self._model.eval()
-        if hasattr(self._model.config, "use_cache"):
-            self._model.config.use_cache = False  # Decoders keep one, which nobody reads here.
+        # What decoders and XLNet keep of the text so far, which nobody reads here.
+        for setting in ("use_cache", "use_mems_eval"):
+            if hasattr(self._model.config, setting):
+                setattr(self._model.config, setting, False)
         tokenizer = self._hfmodel.tokenizer
         tokenizer.padding_side = "right"
         # A tokenizer's first call sets its padding; then calls change nothing in it.
@@ -278,10 +281,12 @@ def can_halve(device: str) -> bool:
     RETURNS (bool): Whether the hardware has them.
     """
     if device == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device == "cpu":
-        has_library = torch.backends.mkldnn.is_available()
-        return has_library and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device == "cpu" and torch.backends.mkldnn.is_available():
+        # On x86 also where they are emulated, or take twice the time: without AMX.
+        is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+        has_tiles = not is_x86 or torch.cpu._is_amx_tile_supported()
+        return has_tiles and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False
 
 

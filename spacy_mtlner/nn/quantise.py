@@ -69,15 +69,24 @@ def quantise_linears(module: nn.Module) -> None:
     """Replace all linear layers in a module, which can then predict but no more learn.
 
     module (nn.Module): The module, on the CPU.
+    RAISES (ValueError): If it has none.
     """
-    for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            has_bias = child.bias is not None
-            small = Int8Linear(child.in_features, child.out_features, has_bias=has_bias)
-            small.load_state_dict(child.state_dict())
-            setattr(module, name, small)
-        else:
-            quantise_linears(child)
+    linears = [
+        (parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear)
+    ]
+    if not linears:  # GPT-2's layers are written as convolutions.
+        raise ValueError(
+            f"{type(module).__name__} has no linear layers that could be quantised: use "
+            f"precision = 'bfloat16' or 'float32'."
+        )
+    for parent, name, child in linears:
+        has_bias = child.bias is not None
+        small = Int8Linear(child.in_features, child.out_features, has_bias=has_bias)
+        small.load_state_dict(child.state_dict())
+        setattr(parent, name, small)
 
 
 def dequantise_state(state: dict[str, Tensor]) -> None:

@@ -53,7 +53,7 @@ class GoldReport:
 
     n_docs (int): Docs.
     n_annotated (int): Docs that are annotated for the task.
-    n_tokens (int): Predicted tokens of these docs.
+    n_tokens (int): Predicted tokens of these docs, as far as their annotation is known.
     n_unaligned (int): Entities that the predicted tokens cannot express.
     n_dropped (int): Entities that the component cannot represent.
     n_elsewhere (int): Docs that are annotated, but not where the gold was found in others.
@@ -79,7 +79,8 @@ class GoldReport:
         self.n_docs += 1
         if gold is not None:
             self.n_annotated += 1
-            self.n_tokens += n_tokens
+            n_unknown = 0 if gold.unknown is None else int(gold.unknown.sum())
+            self.n_tokens += n_tokens - n_unknown
             self.n_unaligned += gold.n_unaligned
             self.n_dropped += gold.n_dropped
             self.labels.update(entity.label for entity in gold.entities)

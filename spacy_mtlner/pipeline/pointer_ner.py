@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from spacy.language import Language
 from spacy.tokens import Doc
 from spacy.training import Example
-from thinc.api import Model
+from thinc.api import Model, Optimizer
 from torch import Tensor
 
 from spacy_mtlner.codecs.pointers import encode_pointers
@@ -25,6 +25,7 @@ from spacy_mtlner.entities import DEFAULT_KEY, Entity
 from spacy_mtlner.models.pointer_tagger import PointerInputs
 from spacy_mtlner.nn.losses import PointerGold, pointer_loss
 from spacy_mtlner.nn.pointer import (
+    FIRST_LOGIT,
     SPAN_CHUNK,
     PointerScores,
     list_spans,
@@ -178,6 +179,7 @@ class PointerEntityRecognizer(SideTextComponent):
             descriptions={},
             untrained=[],
         )
+        self._taught: set[str] = set()  # The labels of the examples since the last update.
         self.side_texts = SideTexts(
             nlp,
             self,
@@ -213,6 +215,8 @@ class PointerEntityRecognizer(SideTextComponent):
         where = ""
         if isinstance(descriptions, str | Path):
             where = f" of {descriptions}"
+            if not Path(descriptions).is_file():
+                raise ValueError(f"{self.name}: there is no file {str(descriptions)!r} to read.")
             try:
                 found = srsly.read_json(descriptions)
             except ValueError as err:
@@ -318,9 +322,10 @@ class PointerEntityRecognizer(SideTextComponent):
         self.cfg["untrained"] = []
         # How rare starts are: otherwise training would first have to learn that, which takes
         # hundreds of steps where there are many types.
-        n_places = max(1, report.n_tokens * len(self.labels))
-        share = min(0.5, (report.labels.total() + 0.5) / n_places)
-        self.model.attrs["first_logit"] = math.log(share / (1 - share))
+        self.model.attrs["first_logit"] = FIRST_LOGIT
+        if report.n_tokens:
+            share = min(0.5, (report.labels.total() + 0.5) / (report.n_tokens * len(self.labels)))
+            self.model.attrs["first_logit"] = math.log(share / (1 - share))
         self.model.initialize(X=PointerInputs(sample, []))
 
     def select_representable(self, entities: list[Entity]) -> list[Entity]:
@@ -345,6 +350,31 @@ class PointerEntityRecognizer(SideTextComponent):
         if is_train:
             return PointerInputs(docs, *self.side_texts.begin_update(vocab))
         return PointerInputs(docs, self.side_texts.predict(vocab))
+
+    def make_training_inputs(
+        self, examples: Sequence[Example], golds: Sequence[Gold | None]
+    ) -> PointerInputs:
+        """Make the model's input for an update.
+
+        examples (Sequence[Example]): The examples.
+        golds (Sequence[Optional[Gold]]): Their gold, as `read_golds` returns it.
+        RETURNS (PointerInputs): The input.
+        """
+        if self.cfg["untrained"]:
+            counting = (gold for gold in golds if gold is not None and gold.weight > 0)
+            self._taught.update(entity.label for gold in counting for entity in gold.entities)
+        inputs: PointerInputs = super().make_training_inputs(examples, golds)
+        return inputs
+
+    def finish_update(self, sgd: Optimizer) -> None:
+        """Change the weights by their gradients, the head's at its own learning rate; types added
+        by their descriptions are ones like the others once examples of them have taught it.
+
+        sgd (Optimizer): The optimizer.
+        """
+        super().finish_update(sgd)
+        self.cfg["untrained"] = [x for x in self.cfg["untrained"] if x not in self._taught]
+        self._taught.clear()
 
     def _make_descriptions(self, nlp: Language) -> list[Doc]:
         length = self.model.attrs["description_length"]
@@ -525,9 +555,6 @@ class PointerEntityRecognizer(SideTextComponent):
             if gold is not None
             for entity in gold.entities
         ]
-        if self.cfg["untrained"]:
-            learned = {self.labels[label] for _, _, label in table}
-            self.cfg["untrained"] = [x for x in self.cfg["untrained"] if x not in learned]
         spans = numpy.array(table, dtype=numpy.int64).reshape(-1, 3)
         targets = encode_pointers(spans, int(offsets[-1]), len(ids))
         known = known_tokens(golds, lengths)

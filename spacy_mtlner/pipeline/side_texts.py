@@ -35,7 +35,8 @@ class PipelineRef:
 
 
 class SideTexts:
-    """Keeps what a component's side texts are for its encoder, until that or the texts change.
+    """Keeps what a component's side texts are for its encoder, until that or the texts change; only
+    where other weights are loaded into an encoder that it listens to, `forget` must be called.
 
     nlp (Language): The pipeline, whose tokenizer and encoder read the texts.
     component (Any): The component, whose model has the reference "tok2vec".
@@ -274,6 +275,16 @@ class SideTextComponent(EntityComponent):
         self.side_texts.forget(is_encoder_alone=True)
         super().finish_update(sgd)
 
+    def use_params(self, params: dict[Any, Any]) -> Iterator[None]:
+        """Use other weights for a while, as `Language.use_params` does.
+
+        params (dict[Any, Any]): The weights.
+        YIELDS (None): Once, while they are in use.
+        """
+        self.side_texts.forget(is_encoder_alone=True)
+        yield from super().use_params(params)
+        self.side_texts.forget(is_encoder_alone=True)
+
     def from_disk(self, path: Any, *, exclude: Iterable[str] = ()) -> Any:
         """Load the component.
 
@@ -402,8 +413,8 @@ class SideTextEncoder:
             return outputs, backprop_layers
         raise ValueError(
             f"{self.name} cannot learn {self.what} over {self.upstream.name!r}, a "
-            f"{type(self.upstream).__name__}: use a tok2vec or transformer component, freeze that "
-            f"one, or {self.remedy}."
+            f"{type(self.upstream).__name__}: use a tok2vec, transformer or curated_transformer "
+            f"component, freeze that one, or {self.remedy}."
         )
 
     def _refuse_scaler(self, model: Model, name: str) -> None:

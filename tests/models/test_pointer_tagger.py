@@ -249,7 +249,9 @@ def test_fixed_dropout() -> None:
 LISTENER = {"@architectures": "spacy.Tok2VecListener.v1", "width": WIDTH}
 
 
-@pytest.mark.parametrize("name", ["match_width", "max_length", "description_length"])
+@pytest.mark.parametrize(
+    "name", ["match_width", "max_length", "description_length", "hidden_width", "depth"]
+)
 def test_sizes_below_one(name: str) -> None:
     config = {"@architectures": "spacy_mtlner.PointerTagger.v1", "tok2vec": LISTENER}
     registry.resolve({"model": config})

@@ -163,6 +163,12 @@ def test_dropout():
     assert len(numpy.unique(y[0], axis=0)) == 1
 
 
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_rates_that_are_none(rate):
+    with pytest.raises(ValueError, match=r"dropout of .* must be at least 0 and below 1, or null"):
+        make_layer(width=WIDTH, dropout=rate)
+
+
 def test_rate_of_its_own_holds_from_the_first_update_on():
     model = make_layer(width=WIDTH, dropout=0.0)
     set_dropout_rate(model, 0.9)

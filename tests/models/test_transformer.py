@@ -18,7 +18,7 @@ from spacy_transformers.data_classes import FullTransformerBatch
 from spacy_transformers.span_getters import configure_strided_spans
 from thinc.api import Model, set_dropout_rate
 from thinc.layers import reduce_mean
-from transformers import GPT2Config, GPT2Model
+from transformers import AutoTokenizer, GPT2Config, GPT2Model, XLNetConfig, XLNetModel
 
 from spacy_mtlner.models import pieces, transformer
 from spacy_mtlner.models.pieces import make_safe_spans
@@ -289,6 +289,31 @@ def test_bfloat16_on_a_cpu_without_it_is_float32(
         numpy.testing.assert_array_equal(row, other)
 
 
+@pytest.mark.parametrize(
+    ("machine", "has_tiles", "has_products", "expected"),
+    [
+        ("x86_64", True, True, True),
+        ("AMD64", False, True, False),
+        ("x86_64", True, False, False),
+        ("aarch64", False, True, True),
+        ("aarch64", False, False, False),
+    ],
+)
+def test_where_bfloat16_is_faster(
+    machine: str,
+    has_tiles: bool,
+    has_products: bool,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: has_tiles)
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_products)
+    assert transformer.can_halve("cpu") is expected
+    assert not transformer.can_halve("meta")
+
+
 @pytest.fixture
 def quantised(trained: Language, tmp_path: Path) -> Iterator[Language]:
     trained.to_disk(tmp_path / "floats")
@@ -389,6 +414,21 @@ def test_decoder_keeps_no_cache(tmp_path: Path) -> None:
 def test_encoder_with_decoder_is_refused(tiny_bart: Callable[[Path], str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is an encoder with a decoder"):
         make_model(Path(tiny_bart(tmp_path)))
+
+
+def test_encoder_that_remembers_the_text_so_far(
+    folder: Path, make_docs: Callable[[], list[Doc]], tmp_path: Path
+) -> None:
+    """XLNet returns its memory beside the vectors, of another shape."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = XLNetConfig(vocab_size=len(tokenizer), d_model=16, n_layer=2, n_head=2, d_inner=32)
+    XLNetModel(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    settings = {"get_spans": make_safe_spans(window=8, overlap=3)}
+    expected = vectors(make_model(tmp_path, **settings).predict(make_docs()))
+    rows = vectors(make_model(tmp_path, **settings, chunk=20).predict(make_docs()))
+    for row, other in zip(rows, expected, strict=True):
+        numpy.testing.assert_allclose(row, other, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,11 @@ def test_linears_of_a_module_are_replaced_and_read_both_kinds_of_weights() -> No
     assert floats["2.weight"].is_floating_point()  # The caller's weights are as they were.
 
 
+def test_module_without_linear_layers_is_refused() -> None:
+    with pytest.raises(ValueError, match="Embedding has no linear layers that could be quantised"):
+        quantise_linears(nn.Embedding(3, 2))
+
+
 def test_state_of_floats_comes_back() -> None:
     torch.manual_seed(0)
     linear = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 2, bias=False))

@@ -24,7 +24,7 @@ from thinc.api import Model
 
 from spacy_mtlner.entities import Entity, read_entities, write_entities
 from spacy_mtlner.models.torch_layer import get_module_shim
-from spacy_mtlner.nn.pointer import PointerScores, running_sums, span_logits
+from spacy_mtlner.nn.pointer import FIRST_LOGIT, PointerScores, running_sums, span_logits
 from spacy_mtlner.pipeline import pointer_ner
 from spacy_mtlner.pipeline.pointer_ner import PointerEntityRecognizer
 from spacy_mtlner.pipeline.side_texts import SideTextEncoder
@@ -308,6 +308,26 @@ def test_pointers_begin_as_rare_as_entities_are() -> None:
         component.add_type("ANIMAL", "a dog or a cat")
 
 
+def test_tokens_of_which_nothing_is_known_do_not_count_at_the_beginning() -> None:
+    nlp = spacy.blank("en")
+    component = add_pointers(nlp, gold="ents")
+    reference = nlp.make_doc("Ada went to London and saw Berlin or Paris")
+    person = Span(reference, 0, 1, label="PER")
+    reference.set_ents([person], outside=[reference[1:3], reference[4:6]], default="missing")
+    component.initialize(lambda: [Example(nlp.make_doc(reference.text), reference)], nlp=nlp)
+    share = 1.5 / 5
+    assert component.model.attrs["first_logit"] == pytest.approx(math.log(share / (1 - share)))
+
+
+def test_pointers_begin_low_where_nothing_is_annotated() -> None:
+    nlp = spacy.blank("en")
+    component = add_pointers(nlp)
+    component.add_label("PER")
+    with pytest.warns(UserWarning, match="none of 1 training docs is annotated"):
+        component.initialize(lambda: [Example(nlp.make_doc("Ada"), nlp.make_doc("Ada"))], nlp=nlp)
+    assert component.model.attrs["first_logit"] == FIRST_LOGIT < 0
+
+
 def test_given_labels_keep_their_order() -> None:
     nlp = spacy.blank("en")
     component = add_pointers(nlp)
@@ -418,8 +438,10 @@ def test_descriptions_of_a_file_that_is_no_json(tmp_path: Path) -> None:
 
 def test_descriptions_of_a_file_that_is_not_there(tmp_path: Path) -> None:
     component = add_pointers(spacy.blank("en"))
-    with pytest.raises(ValueError, match=r"missing\.json"):
-        component.set_descriptions(tmp_path / "missing.json")
+    for path in (tmp_path / "missing.json", tmp_path):
+        with pytest.raises(ValueError, match=f"there is no file '{re.escape(str(path))}' to read"):
+            component.set_descriptions(path)
+    assert component.descriptions == DESCRIPTIONS
 
 
 @pytest.mark.parametrize("content", [["a person"], "a person", {"PER": ["a", "person"]}, {"O": 1}])
@@ -574,6 +596,25 @@ def test_type_is_found_by_its_description_alone() -> None:
     # Training with its own examples ends the borrowing.
     learn = make_examples(nlp, data=[(texts[0], [("ANIMAL", 1, 2), ("PER", 3, 4)])])
     nlp.update(learn, sgd=False)
+    assert component.cfg["untrained"] == ["ANIMAL"]
+    component.finish_update(nlp.create_optimizer())
+    assert component.cfg["untrained"] == []
+
+
+def test_added_type_keeps_borrowing_until_weights_change(trained: Language) -> None:
+    nlp = copy_of(trained)
+    component = pointers_of(nlp)
+    component.add_type("DRUG", "a drug")
+    optimizer = nlp.resume_training()
+    examples = make_examples(nlp, data=[("Ada saw aspirin", [("DRUG", 2, 3)])])
+    component.get_loss(examples, scores_of(component, examples))
+    step(nlp, make_examples(nlp), optimizer)
+    assert component.cfg["untrained"] == ["DRUG"]
+    examples[0].reference.user_data["mtlner_weight"] = 0.0
+    step(nlp, examples, optimizer)
+    assert component.cfg["untrained"] == ["DRUG"]
+    examples[0].reference.user_data["mtlner_weight"] = 1.0
+    step(nlp, examples, optimizer)
     assert component.cfg["untrained"] == []
 
 
@@ -644,6 +685,22 @@ def test_descriptions_are_encoded_again_after(
     nlp("Ada saw Berlin")
     nlp("Ada saw Berlin")
     assert len(encodings) == 2
+
+
+def test_descriptions_are_encoded_by_the_weights_in_use(trained: Language) -> None:
+    nlp = copy_of(trained)
+    text = "Ada saw Berlin"
+    before = classes_of(nlp, text)
+    params = {
+        (node.id, name): 0.5 * node.get_param(name)
+        for node in pointers_of(nlp).model.walk()
+        for name in node.param_names
+        if node.has_param(name)
+    }
+    with nlp.use_params(params):
+        assert not torch.allclose(classes_of(nlp, text), before)
+        assert_predicts_as_if_loaded(nlp)
+    torch.testing.assert_close(classes_of(nlp, text), before)
 
 
 def assert_predicts_as_if_loaded(nlp: Language) -> None:
