@@ -65,10 +65,7 @@ def pool(
     corpora: Annotated[list[Path], typer.Argument(exists=True, help=".spacy files")],
 ) -> None:
     """Put corpora of one annotation together."""
-    doc_bin = DocBin().from_disk(corpora[0])
-    for path in corpora[1:]:
-        doc_bin.merge(DocBin().from_disk(path))
-    _save(output, doc_bin)
+    _write(output, (doc for path in corpora for doc in _read(path)))
 
 
 _vocab = spacy.blank("xx").vocab

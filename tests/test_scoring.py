@@ -396,3 +396,12 @@ def test_compared_entities():
     assert key in compared.predicted and compared.predicted[key].score == 0.5
     assert compare_entities(make_example(predicted, None), spans_key=KEY) is None
     assert compare_entities(make_example([], []), spans_key=KEY) == ({}, {})
+
+
+def test_tokens_of_gold_entities_are_known():
+    """As in training: of a token that was split, one part may begin an entity."""
+    gold = [Entity("X", ((0, 2),))]
+    for predicted, right in ((gold, 1.0), ([Entity("X", ((0, 1),))], 0.0)):
+        eg = make_example([*predicted, Entity("X", ((2, 3),))], gold)
+        write_unknown(eg.reference, [1, 2], KEY)
+        assert get(score([eg])) == (right, right, right)

@@ -4,6 +4,7 @@ The tokens of a batch's rows follow each other, and a candidate is the list of i
 a discontinuous entity are its fragments' tokens, one fragment after the other.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -270,12 +271,12 @@ def sample_negatives(
     """
     is_hard = numpy.isin(others.firsts, gold.firsts) | numpy.isin(others.lasts, gold.lasts)
     easy = numpy.flatnonzero(~is_hard)
-    n_drawn = len(easy) if ratio is None else min(len(easy), int(ratio * max(1, len(gold))))
+    n_drawn = len(easy) if ratio is None else min(len(easy), math.ceil(ratio * max(1, len(gold))))
     if n_drawn == len(easy):
         return others, numpy.ones(len(others), dtype=numpy.float32)
     drawn = numpy.random.permutation(len(easy))[:n_drawn]
     weights = numpy.ones(len(others), dtype=numpy.float32)
-    weights[easy] = len(easy) / max(1, n_drawn)
+    weights[easy] = len(easy) / n_drawn
     chosen = is_hard
     chosen[easy[drawn]] = True
     return others.select(chosen), weights[chosen]

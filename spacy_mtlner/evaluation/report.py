@@ -122,4 +122,5 @@ def make_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     RETURNS (str): The table.
     """
     lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)

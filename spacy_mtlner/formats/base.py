@@ -9,6 +9,7 @@ by the report as lost.
 """
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,14 @@ from spacy_mtlner.entities import Fragments, find_inside, merge_touching
 from spacy_mtlner.scoring import split_by_form
 
 BYTE_ORDER_MARK = "\ufeff"
+# The first words of the names of files about a corpus, and suffixes that only corpora have.
+_ABOUT = (
+    *("about", "changelog", "readme"),
+    *("licence", "licences", "license", "licenses", "notice", "notices"),
+)
+_CORPORA_ALONE = (
+    *(".bio", ".bioes", ".bmes", ".conll", ".iob", ".iob2", ".jsonl", ".ndjson", ".ner", ".spacy"),
+)
 _N_PLACES = 3
 _N_LINES = 1024
 
@@ -432,6 +441,15 @@ def parse_spans(value: Any) -> list[tuple[int, int]] | None:
         return None
     spans = [(s[0], s[1]) for s in value if isinstance(s, list) and [*map(type, s)] == [int, int]]
     return spans if len(spans) == len(value) else None
+
+
+def is_about_corpus(path: Path) -> bool:
+    """Tell whether a file of a corpus's folder is a text about the corpus, as README.
+
+    path (Path): The file.
+    RETURNS (bool): Whether it is.
+    """
+    return path.suffix not in _CORPORA_ALONE and re.split(r"[\W_]", path.name.lower())[0] in _ABOUT
 
 
 def is_unicode(text: str) -> bool:

@@ -17,6 +17,7 @@ from spacy_mtlner.formats.base import (
     CorpusError,
     Record,
     Report,
+    is_about_corpus,
     make_record,
     open_binary,
     read_lines,
@@ -141,7 +142,11 @@ def _find_documents(path: Path, report: Report) -> list[Path]:
         hint = "Name the folder that holds them itself."
         raise CorpusError(path, None, "Holds no pairs of .txt and .ann files.", hint)
     for stem in sorted(texts - annotated):
-        report.skip("text without an .ann file", path / f"{stem}.txt", 1)
+        text = path / f"{stem}.txt"
+        if is_about_corpus(text):
+            report.ignore("file about the corpus", text, 1)
+        else:
+            report.skip("text without an .ann file", text, 1)
     for stem in sorted(annotated - texts):
         report.skip("annotation without a .txt file", path / f"{stem}.ann", 1)
     return [path / f"{stem}.ann" for stem in sorted(annotated & texts)]

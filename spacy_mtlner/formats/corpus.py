@@ -1,7 +1,8 @@
 """Training straight from corpus files, without converting them first."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -58,14 +59,14 @@ def make_corpus(
 def _read_examples(
     path: Path, format_name: str, settings: Settings, limit: int, nlp: Language
 ) -> Iterator[Example]:
-    references = filter(len, read_references(nlp, path, settings, format_name))
-    for reference in islice(references, limit or None):
-        yield make_example(nlp, reference)
+    with closing(read_references(nlp, path, settings, format_name)) as references:
+        for reference in islice(filter(len, references), limit or None):
+            yield make_example(nlp, reference)
 
 
 def read_references(
     nlp: Language, path: Path, settings: Settings, format_name: str = AUTO
-) -> Iterator[Doc]:
+) -> Generator[Doc]:
     """Read the annotated docs of a corpus. What is skipped or repaired is a warning.
 
     nlp (Language): The pipeline.
@@ -77,8 +78,12 @@ def read_references(
         format does not have.
     """
     report = Report()
-    for source in find_sources(path, format_name, report):
-        yield from read_source(nlp, source, settings, report)
+    try:
+        for source in find_sources(path, format_name, report):
+            yield from read_source(nlp, source, settings, report)
+    except GeneratorExit:  # No more docs are wanted.
+        warn_of_report(path, report)
+        raise
     warn_of_report(path, report)
 
 

@@ -1,11 +1,12 @@
 """The corpus files that a path holds, and what their output is called."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from spacy_mtlner.formats.base import CorpusError, Report, UnknownFormatError
+from spacy_mtlner.formats.base import CorpusError, Report, UnknownFormatError, is_about_corpus
 from spacy_mtlner.formats.detect import detect_columns, detect_format, read_head
 
 AUTO = "auto"
@@ -27,7 +28,6 @@ _COMMON = (".annotated", ".csv", ".data", ".json", ".tsv", ".txt", ".xml")
 # Those that tell the parts of a corpus apart: they stay in the output's name.
 _PARTS = (".train", ".dev", ".test", ".testa", ".testb", ".annotated")
 _BRAT_SUFFIXES = (".ann", ".txt", ".conf")
-_NOT_CORPORA = ("about", "changelog", "license", "licence", "notice", "readme")
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,8 @@ def find_sources(path: Path, format_name: str, report: Report) -> list[Source]:
         raise CorpusError(path, None, "Cannot be read: there is no such file or folder.")
     if not path.is_dir():
         return [_make_source(path, format_name)]
-    folders = (path, *sorted(p for p in path.rglob("*") if p.is_dir()))
     sources: list[Source] = []
-    for folder in folders:
+    for folder in _list_folders(path):
         inner = folder.relative_to(path)
         if not any(map(_is_hidden, inner.parts)):
             prefix = f"{inner.as_posix()}/" if inner.parts else ""
@@ -98,21 +97,26 @@ def find_sources(path: Path, format_name: str, report: Report) -> list[Source]:
     return sources
 
 
+def _list_folders(path: Path) -> list[Path]:
+    """The folder and those in it, linked ones included, but for links back to where they are in."""
+    found: list[Path] = []
+    for folder, names, _ in os.walk(path, onerror=_refuse, followlinks=True):
+        here = Path(folder).resolve()
+        names[:] = [name for name in names if not here.is_relative_to((here / name).resolve())]
+        found.append(Path(folder))
+    return [path, *sorted(folder for folder in found if folder != path)]
+
+
+def _refuse(err: OSError) -> None:
+    raise CorpusError(Path(err.filename), None, f"Cannot be read: {err.strerror}.") from None
+
+
 def _make_source(path: Path, format_name: str) -> Source:
     if format_name == AUTO:
         return Source(path, *detect_format(path))
     if format_name == "columns":
         return Source(path, format_name, detect_columns(read_head(path)) or {})
     return Source(path, format_name)
-
-
-def is_about_corpus(path: Path) -> bool:
-    """Tell whether a file of a corpus's folder is a text about the corpus, as README.
-
-    path (Path): The file.
-    RETURNS (bool): Whether it is.
-    """
-    return path.stem.lower().startswith(_NOT_CORPORA)
 
 
 def pass_over(err: CorpusError, report: Report) -> None:
@@ -139,7 +143,11 @@ def _is_hidden(name: str) -> bool:
 
 
 def _find_in_folder(folder: Path, format_name: str, report: Report) -> Iterator[Source]:
-    paths = sorted(p for p in folder.iterdir() if p.is_file() and not _is_hidden(p.name))
+    visible = sorted(path for path in folder.iterdir() if not _is_hidden(path.name))
+    for path in visible:
+        if not path.exists():
+            report.skip("link to what is not there", path, 1)
+    paths = [path for path in visible if path.is_file()]
     if format_name in (AUTO, "brat") and any(path.suffix == ".ann" for path in paths):
         yield Source(folder, "brat")
         paths = [path for path in paths if path.suffix not in _BRAT_SUFFIXES]

@@ -8,10 +8,17 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from spacy_mtlner.formats import read_corpus
-from spacy_mtlner.formats.base import CorpusError, Report, UnknownFormatError, read_lines
+from spacy_mtlner.formats.base import (
+    CorpusError,
+    Report,
+    UnknownFormatError,
+    is_about_corpus,
+    is_unicode,
+    read_lines,
+)
 from spacy_mtlner.formats.detect import detect_format
 from spacy_mtlner.formats.docbin import load_docs
-from spacy_mtlner.formats.files import is_about_corpus, pass_over
+from spacy_mtlner.formats.files import pass_over
 
 _RAW = "raw"
 _HINT = 'Raw text is a .txt file, .spacy, or JSON lines with "text".'
@@ -23,7 +30,7 @@ def read_raw(path: Path, report: Report) -> Iterator[str]:
     """Read raw text. Empty texts are passed over.
 
     path (Path): A .txt file with a text per line, or JSON lines with "text".
-    report (Report): Counts the bytes that are read.
+    report (Report): Counts the bytes that are read, and what is skipped.
     YIELDS (str): The texts.
     RAISES (CorpusError): If the file cannot be read or is not of this format.
     """
@@ -39,7 +46,9 @@ def read_raw(path: Path, report: Report) -> Iterator[str]:
             text = None
         if not isinstance(text, str):
             raise CorpusError(path, number, _HINT)
-        if text:
+        if not is_unicode(text):
+            report.skip("record with half a surrogate pair", path, number)
+        elif text:
             yield text
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, chain
 
 from spacy.pipeline import Sentencizer
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 
 from spacy_mtlner.entities import UNKNOWN_KEY
 from spacy_mtlner.formats.base import CharEntity, Record, Report
@@ -83,17 +83,38 @@ def relabel(records: Iterable[Record], labels: Labels, report: Report) -> Iterat
     """
     for record in records:
         entities: dict[CharEntity, int] = {}
+        renamed: dict[CharEntity, str | None] = {}
         for (label, fragments), line in record.located:
             new = labels.names.get(label, label)
             report.labels_read.add(label)
             entity = CharEntity(new, fragments)
-            if new in labels.drop or (labels.only and new not in labels.only):
+            is_wanted = new not in labels.drop and (not labels.only or new in labels.only)
+            renamed[CharEntity(label, fragments)] = new if is_wanted else None
+            if not is_wanted:
                 report.ignore(f"entity with label {new!r}", record.path, line)
             elif entity in entities:
                 report.ignore("equal to another entity after mapping", record.path, line)
             else:
                 entities[entity] = line
+        if record.doc is not None:
+            _relabel_ents(record.doc, renamed)
         yield replace(record, entities=tuple(entities), entity_lines=tuple(entities.values()))
+
+
+def _relabel_ents(doc: Doc, renamed: Mapping[CharEntity, str | None]) -> None:
+    """Relabel the gold entities in `doc.ents` as well, so that they do not tell another story."""
+    kept, left_out = [], []
+    for ent in doc.ents:
+        entity = CharEntity(ent.label_, ((ent.start_char, ent.end_char),))
+        label = renamed.get(entity, ent.label_)
+        if label is None:
+            left_out.append(ent)
+        elif label != ent.label_:
+            kept.append(Span(doc, ent.start, ent.end, label, kb_id=ent.kb_id, span_id=ent.id))
+        else:
+            kept.append(ent)
+    if left_out or kept != [*doc.ents]:
+        doc.set_ents(kept, outside=left_out, default="unmodified")
 
 
 def split_sentences(
@@ -175,6 +196,7 @@ def _cut(record: Record, units: list[tuple[int, int]], report: Report) -> Iterat
     for entity in record.entities:
         groups[bisect_right(unit_starts, entity.fragments[0][0]) - 1].append(entity)
     doc = record.doc
+    n_ents = 0
     for (start, end), group in zip(units, groups, strict=True):
         text = record.text[start:end]
         first = start + len(text) - len(text.lstrip())
@@ -190,6 +212,7 @@ def _cut(record: Record, units: list[tuple[int, int]], report: Report) -> Iterat
             part = tokens.as_doc(copy_user_data=True)
             part.user_data.pop(UNKNOWN_KEY, None)  # By tokens of the whole doc.
             text = part.text
+            n_ents += len(part.ents)
         entities = tuple(
             CharEntity(label, tuple((a - first, b - first) for a, b in fragments))
             for label, fragments in group
@@ -203,5 +226,9 @@ def _cut(record: Record, units: list[tuple[int, int]], report: Report) -> Iterat
             record, text=text, entities=entities, doc=part, entity_lines=None, unknown=unknown
         )
     if doc is not None:
+        for _ in range(len(doc.ents) - n_ents):
+            report.skip("entity of doc.ents across the end of a unit", record.path, record.line)
+        for _ in doc.cats:
+            report.skip("category of a split doc", record.path, record.line)
         for _ in chain.from_iterable(doc.spans.values()):
             report.skip("span of another group of a split doc", record.path, record.line)

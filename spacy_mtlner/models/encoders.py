@@ -86,7 +86,12 @@ def build_character_embed_v1(
     include_static_vectors (bool): Whether to add the vocab's static vectors, linearly mapped.
     RETURNS (Model[list[Doc], list[Floats2d]]): The layer, of width
         `width + 2 * bigram_width (+ width)`.
+    RAISES (ValueError): If a size is below 1.
     """
+    sizes = {"width": width, "rows": rows, "bigram_width": bigram_width, "bigram_rows": bigram_rows}
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"spacy_mtlner.CharacterEmbed.v1: {name} must be at least 1: {size}.")
     tables: Model[Any, Any] = concatenate(
         HashEmbed(width, rows, column=0, seed=11, dropout=0.0),
         HashEmbed(bigram_width, bigram_rows, column=1, seed=12, dropout=0.0),

@@ -2,9 +2,12 @@
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from thinc.api import Optimizer, PyTorchShim, Shim
+from thinc.api import Optimizer, PyTorchShim, Shim, xp2torch
 
 GROWTH = 1.1  # Of the memory that an update takes, until what was freed is given back.
 
@@ -36,6 +39,25 @@ class LearningShim(PyTorchShim):
         super().finish_update(optimizer)
         self._model.zero_grad(set_to_none=True)
         self._release_growth()
+
+    @contextmanager
+    def use_params(self, params: dict[Any, Any]) -> Iterator[None]:
+        """Use other weights for a while, as an optimizer's averages: thinc looks for them under
+        other keys than those by which an optimizer keeps them.
+
+        params (dict[Any, Any]): The weights, by the shim's id and their names.
+        YIELDS (None): Once, while they are in use.
+        """
+        own = {name: weight.data for name, weight in self._model.named_parameters()}
+        used = {name: params[self.id, name] for name in own if (self.id, name) in params}
+        backup = {name: own[name].clone() for name in used}
+        for name, weight in used.items():
+            own[name].copy_(xp2torch(weight))
+        try:
+            yield
+        finally:
+            for name, weight in backup.items():
+                own[name].copy_(weight)
 
     def _release_growth(self) -> None:
         """Give memory back when it has grown: at every update it would take a fifth of the time,

@@ -196,6 +196,7 @@ def build_seq2seq_v1(
             "type_attention": type_attention,
             "n_names": n_names,
             "window": window,
+            "max_symbols": max_symbols,
             "max_steps": config["max_position_embeddings"] if config else 0,
             "resize_output": partial(resize_output, make_settings=_settings),
         },

@@ -77,7 +77,7 @@ class MultiTaskTagger(nn.Module):
             raise ValueError(f"Unknown fusion {fusion!r}: use 'attention' or 'none'.")
         n_fused = len(constraints) - 1 if fusion == "attention" else 0
         size = hidden_width if rnn else width
-        if n_fused and (size % n_heads or window < 1):
+        if n_fused and (n_heads < 1 or size % n_heads or window < 1):
             raise ValueError(
                 f"The attention needs a window of at least 1 (not {window}) and a size of the "
                 f"hidden states ({size}) that is a multiple of n_heads ({n_heads})."

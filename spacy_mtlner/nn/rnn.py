@@ -36,17 +36,18 @@ class BiRNN(nn.Module):
     width (int): Size of the input vectors.
     hidden_width (int): Size of the output vectors, half of it for each direction.
     depth (int): Number of layers.
-    RAISES (ValueError): If the kind is unknown, the hidden width odd or the depth below 1.
+    RAISES (ValueError): If the kind is unknown, the hidden width odd or below 2, or the depth below
+        1.
     """
 
     def __init__(self, kind: RNNKind, width: int, hidden_width: int, depth: int) -> None:
         super().__init__()
         if kind not in _KINDS:
             raise ValueError(f"Unknown rnn {kind!r}: use one of {[*_KINDS]} or null.")
-        if hidden_width % 2 or depth < 1:
+        if hidden_width < 2 or hidden_width % 2 or depth < 1:
             raise ValueError(
-                f"A {kind} needs an even hidden_width (two directions) and a depth of at least 1, "
-                f"not {hidden_width} and {depth}."
+                f"A layer of kind {kind!r} needs an even hidden_width of at least 2 (two "
+                f"directions) and a depth of at least 1, not {hidden_width} and {depth}."
             )
         self.hidden_width = hidden_width
         widths = [width] + [hidden_width] * (depth - 1)

@@ -269,12 +269,17 @@ class TransformerEncoder(nn.Module):
         self, width: int, *, depth: int, n_heads: int, hidden_width: int, window: int
     ) -> None:
         super().__init__()
-        if width % n_heads or width % 2:
+        if n_heads < 1 or width % n_heads or width % 2:
             raise ValueError(
                 f"The encoder's width ({width}) must be even and a multiple of n_heads ({n_heads})."
             )
         if window < 1:
             raise ValueError(f"The attention's window must be at least 1, not {window}.")
+        if depth < 0 or hidden_width < 1:
+            raise ValueError(
+                f"The encoder's depth must be 0 or more, not {depth}, and its hidden_width at "
+                f"least 1, not {hidden_width}."
+            )
         self.window = window
         self.layers = nn.ModuleList(
             TransformerLayer(width, n_heads, hidden_width, window) for _ in range(depth)

@@ -509,7 +509,7 @@ class EntityComponent(TrainablePipe):
         if self.cfg["gold_source"] is None:
             self.cfg["gold_source"] = find_gold_source(examples, self.key)
         golds = [self.read_gold(example) for example in examples]
-        if not any(golds):
+        if self.cfg["gold"] == "auto" and not any(golds):
             self._warn_of_other_source(examples)
         self.check_labels(golds, self.labels, who=self.name)
         return golds
@@ -635,8 +635,13 @@ def classify_entities(
     classify (Callable): Takes some docs, at least one of which has spans, and the spans of each,
         which lie within it; returns the probability of each label, shape (n_spans, n_labels).
     RETURNS (list[NDArray[numpy.float32]]): For each doc an array of shape (n_spans, n_labels + 1).
-    RAISES (ValueError): If a span ends outside its doc.
+    RAISES (ValueError): If a span ends outside its doc, or there are not as many lists as docs.
     """
+    if len(docs) != len(entities):
+        raise ValueError(
+            f"Each doc needs a list of its spans: there are {len(docs)} docs and {len(entities)} "
+            f"lists."
+        )
     result: list[NDArray[numpy.float32]] = []
     for part in split_docs(docs):
         given = [list(spans) for spans in entities[len(result) : len(result) + len(part)]]

@@ -137,10 +137,14 @@ def read_gold(
         for entity in kept:  # What stands beside it in a token is known by the entity.
             for start, end in entity.fragments:
                 unknown[start:end] = False
-    weight = float(reference.user_data.get(WEIGHT, 1.0))
+    given = reference.user_data.get(WEIGHT, 1.0)
+    try:
+        weight = float(given)
+    except (TypeError, ValueError):
+        weight = math.nan
     if not 0 <= weight < math.inf:
         raise ValueError(
-            f"user_data[{WEIGHT!r}] of the training doc {reference.text[:40]!r} is {weight}: a "
+            f"user_data[{WEIGHT!r}] of the training doc {reference.text[:40]!r} is {given!r}: a "
             f"weight must be 0 or more, and finite."
         )
     return Gold(kept, unknown, weight, len(unaligned), n_dropped)

@@ -111,10 +111,35 @@ def _read_line(content: bytes, where: str) -> tuple[str, str, float]:
             f'{where} must be an object {{"type": "<label>", "name": "<text>", "frequency": '
             f"<number>}}, not {line.strip()[:80]}"
         )
+    return label, name.strip(), _check_frequency(name, frequency, where)
+
+
+def _check_frequency(name: str, frequency: Any, where: str) -> float:
     is_number = isinstance(frequency, int | float) and not isinstance(frequency, bool)
-    if not is_number or not 0 < float(frequency or 0) < math.inf:
+    if not is_number or not 0 < float(frequency) < math.inf:
         raise ValueError(f"{where}: the frequency of {name!r} must be above 0, not {frequency!r}.")
-    return label, name.strip(), float(frequency or 0)
+    return float(frequency)
+
+
+def check_knowledge(knowledge: Any) -> Knowledge:
+    """Check known entities that do not come from a file.
+
+    knowledge (Any): What should be type to name to frequency.
+    RETURNS (Knowledge): The names.
+    RAISES (ValueError): If it is something else.
+    """
+    if not isinstance(knowledge, Mapping):
+        raise ValueError(f"it must be type to name to frequency, not {knowledge!r:.80}.")
+    checked: Knowledge = {}
+    for label, names in knowledge.items():
+        if not isinstance(label, str) or not isinstance(names, Mapping):
+            raise ValueError(f"type {label!r} must be name to frequency, not {names!r:.80}.")
+        for name, frequency in names.items():
+            if not isinstance(name, str) or not name.strip():
+                raise ValueError(f"type {label!r}: a name must be a text, not {name!r}.")
+            value = _check_frequency(name, frequency, f"type {label!r}")
+            checked.setdefault(label, {})[name] = value
+    return checked
 
 
 def write_knowledge(knowledge: Knowledge, path: Path) -> int:
@@ -128,7 +153,7 @@ def write_knowledge(knowledge: Knowledge, path: Path) -> int:
     with path.open("w", encoding="utf-8") as file:
         for label in sorted(knowledge):
             for name, frequency in select_frequent(knowledge[label], len(knowledge[label])):
-                value = int(frequency) if float(frequency).is_integer() else round(frequency, 6)
+                value = int(frequency) if float(frequency).is_integer() else frequency
                 item = {"type": label, "name": name, "frequency": value}
                 file.write(f"{json.dumps(item, ensure_ascii=False)}\n")
                 n_names += 1

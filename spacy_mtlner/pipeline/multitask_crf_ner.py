@@ -286,7 +286,8 @@ class MultiTaskEntityRecognizer(TaggingComponent):
         RETURNS (list[list[Optional[Gold]]]): Of each of `keys`, every example's gold.
         RAISES (ValueError): If a label is unknown.
         """
-        golds = [list(task) for task in zip(*map(self.read_tasks, examples), strict=True)]
+        tasks = [self.read_tasks(example) for example in examples]
+        golds = [[own[i] for own in tasks] for i in range(len(self.keys))]
         for key, task in zip(self.keys, golds, strict=True):
             self.check_labels(task, self.cfg["labels"][key], who=self._name_task(key))
         return golds

@@ -40,7 +40,7 @@ from spacy_mtlner.codecs.tags import IntArray, ranges
 from spacy_mtlner.entities import DEFAULT_KEY, Entity, Fragments, shift_fragments
 from spacy_mtlner.models.seq2seq import BART_PREFIX, KnownNames, Seq2SeqInputs, split_windows
 from spacy_mtlner.nn.losses import Seq2SeqGold, seq2seq_loss
-from spacy_mtlner.nn.seq2seq import Seq2SeqScores
+from spacy_mtlner.nn.seq2seq import FREE_SYMBOLS, Seq2SeqScores
 from spacy_mtlner.pipeline.base import (
     DEFAULT_SCORE_WEIGHTS,
     PREDICTED_TOKENS,
@@ -51,6 +51,7 @@ from spacy_mtlner.pipeline.base import (
 from spacy_mtlner.pipeline.gold import Gold, GoldReport, GoldSource, known_tokens, read_gold
 from spacy_mtlner.pipeline.knowledge import (
     Knowledge,
+    check_knowledge,
     count_entities,
     read_knowledge,
     select_frequent,
@@ -303,13 +304,15 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
 
         knowledge (Union[Mapping[str, Mapping[str, float]], str, Path]): Type to name to frequency,
             or the path of a file of known entities, as `mtlner knowledge` writes it.
-        RAISES (ValueError): If the file holds something else.
+        RAISES (ValueError): If it is something else.
         """
-        if isinstance(knowledge, str | Path):
-            try:
+        try:
+            if isinstance(knowledge, str | Path):
                 knowledge = read_knowledge(Path(knowledge))
-            except (OSError, ValueError) as err:
-                raise ValueError(f"{self.name}: no knowledge: {err}") from None
+            else:
+                knowledge = check_knowledge(knowledge)
+        except (OSError, ValueError) as err:
+            raise ValueError(f"{self.name}: no knowledge: {err}") from None
         n_names = self.model.attrs["n_names"]
         self.cfg["knowledge"] = {
             label: [list(item) for item in select_frequent(names, n_names)]
@@ -489,16 +492,19 @@ class Seq2SeqEntityRecognizer(SideTextComponent):
             )
         ]
         symbols = encode_sequences(entities, len(ids))
-        n_steps = self.model.attrs["max_steps"]
-        if symbols.shape[1] > n_steps:
-            n_cut = (symbols[:, n_steps - 1] != END).sum()
+        n_steps, max_symbols = (self.model.attrs[x] for x in ("max_steps", "max_symbols"))
+        limits = numpy.minimum(FREE_SYMBOLS + max_symbols * windows, n_steps - 1)
+        n_symbols = (symbols != END).sum(1)
+        if (n_symbols > limits).any():
+            is_fixed = self.model.attrs["bart"] is not None and n_symbols.max() >= n_steps
             warnings.warn(
-                f"{self.name}: the gold of {n_cut} windows of a batch is longer than {n_steps} "
-                f"symbols, the most that are generated, and is cut off: raise max_symbols, or "
+                f"{self.name}: the gold of {(n_symbols > limits).sum()} windows of a batch is "
+                f"longer than what is generated, {FREE_SYMBOLS} symbols and {max_symbols:g} for "
+                f"each token, {n_steps - 1} at most: {'' if is_fixed else 'raise max_symbols, or '}"
                 f"lower the window, in [components.{self.name}.model].",
                 stacklevel=3,
             )
-            symbols = symbols[:, :n_steps]
+        symbols = symbols[:, :n_steps]
         relations = None
         if self._learns_relations:
             relations = encode_relations(entities, windows, len(ids))

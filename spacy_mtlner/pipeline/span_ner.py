@@ -149,7 +149,7 @@ class SpanEntityRecognizer(EntityComponent):
         **settings: Any,
     ) -> None:
         super().__init__(vocab, model, name, **settings)
-        if (suggester is None) == (candidates_key is None):
+        if (suggester is None) == (not candidates_key):
             raise ValueError(
                 f"{name}: give either a suggester or a candidates_key, and null for the other one."
             )
@@ -379,6 +379,12 @@ class SpanEntityRecognizer(EntityComponent):
                         f"{self.name}: doc.spans[{key!r}], its candidates_key, is missing in "
                         f"{doc.text[:40]!r}. The component or reader that writes it must come "
                         f"before; in training, name it in annotating_components."
+                    )
+                empty = next((span for span in doc.spans[key] if span.start == span.end), None)
+                if empty is not None:
+                    raise ValueError(
+                        f"{self.name}: doc.spans[{key!r}], its candidates_key, has a span without "
+                        f"tokens at token {empty.start} of the doc {doc.text[:40]!r}: leave it out."
                     )
                 fragments += (shift_fragments(found, offset) for found in read_fragments(doc, key))
             offset += len(doc)

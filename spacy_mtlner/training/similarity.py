@@ -114,9 +114,10 @@ def _encode(docs: Sequence[Doc], nlp: Language) -> Numbers:
         # Copies: what the components write must not stay on the references.
         rows = tok2vec.predict(run_before(nlp, name, [docs[i].copy() for i in batch]))
         means.extend(tok2vec.ops.to_numpy(row).mean(0, dtype=numpy.float64) for row in rows)
-    vectors = numpy.zeros((len(docs), len(means[0]) if means else 0))
-    if means:
-        vectors[filled] = means
+    vectors = numpy.zeros((len(docs), max(map(len, means), default=0)))
+    for i, mean in zip(filled, means, strict=True):
+        if len(mean):  # Some encoders have no vectors for docs that are nothing but whitespace.
+            vectors[i] = mean
     return vectors
 
 

@@ -152,7 +152,8 @@ class TaskCorpora:
                 f"spacy_mtlner.TaskCorpora.v1: unknown similarity {self.similarity!r}. Use one of "
                 f"{', '.join(map(repr, get_args(Similarity)))}, or null."
             )
-        if self.power <= 0 or (self.scale is not None and self.scale <= 0):
+        factors = (self.power, 1.0 if self.scale is None else self.scale)
+        if not all(0 < factor < math.inf for factor in factors):
             raise ValueError(
                 f"spacy_mtlner.TaskCorpora.v1: power and scale must be above 0, not {self.power} "
                 f"and {self.scale}."

@@ -136,6 +136,14 @@ def test_hard_negatives_are_kept_and_easy_ones_stand_for_the_others() -> None:
     assert {c[0] for c in list_all(chosen)[4:]} <= set(easy)
 
 
+def test_a_ratio_below_one_draws_one_at_least() -> None:
+    gold, others = make_spans((0, 2)), make_spans(*((3 + i, 4 + i) for i in range(10)))
+    for entities in (gold, make_spans()):
+        chosen, weights = sample_negatives(entities, others, 0.5)
+        assert len(chosen) == 1
+        assert weights.tolist() == [10]
+
+
 def test_easy_negatives_are_drawn_at_random() -> None:
     gold, others = make_spans((0, 2)), make_spans(*((3 + i, 4 + i) for i in range(50)))
     numpy.random.seed(0)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import srsly
 
-from spacy_mtlner.evaluation.report import make_report, read_metrics
+from spacy_mtlner.evaluation.report import make_report, make_table, read_metrics
 
 
 def write_scores(path: Path, keys: tuple[str, ...] = ("mtlner",), **extra: Any) -> None:
@@ -61,3 +61,7 @@ def test_bad_files_are_named(tmp_path: Path, content: str, message: str) -> None
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no <corpus>/<recipe>\.json"):
         read_metrics(tmp_path)
+
+
+def test_labels_do_not_break_tables() -> None:
+    assert make_table(["F1", "A|B"], [["x", "1"]]).splitlines()[0] == r"| F1 | A\|B |"

@@ -280,6 +280,7 @@ def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "annotation.conf").write_text("[entities]")
     (tmp_path / "a.a1").write_text("T1\tA 0 1")
     (tmp_path / "later.txt").write_text("not annotated")
+    (tmp_path / "README.txt").write_text("about the corpus")
     (tmp_path / "lost.ann").write_text("T1\tA 0 1")
     (tmp_path / "more").mkdir()
     write_pair(tmp_path / "more", "c", name="c")
@@ -290,7 +291,9 @@ def test_a_folder(tmp_path: Path) -> None:
         "text without an .ann file": places(tmp_path / "later.txt", 1),
         "annotation without a .txt file": places(tmp_path / "lost.ann", 1),
     }
-    assert not report.ignored
+    assert {reason: tally.places for reason, tally in report.ignored.items()} == {
+        "file about the corpus": places(tmp_path / "README.txt", 1),
+    }
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".ann"])

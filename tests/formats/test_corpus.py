@@ -156,3 +156,13 @@ def test_names_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(CorpusError, match=r"empty\.jsonl: Is empty"):
         list(make_corpus(tmp_path / "empty.jsonl")(spacy.blank("en")))
+
+
+@pytest.mark.parametrize("limit", [2, 3])
+def test_what_was_skipped_is_told_within_the_limit(limit: int, tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    bad = '{"text": "Ok", "entities": [{"label": "ADR", "spans": [[0, 9]]}]}\n'
+    path.write_text(bad * 3)
+    with pytest.warns(UserWarning, match=rf"{limit} skipped: offset outside the text"):
+        examples = list(make_corpus(path, limit=limit)(spacy.blank("en")))
+    assert len(examples) == limit

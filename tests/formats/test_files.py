@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from spacy_mtlner.formats import CorpusError, Report
+from spacy_mtlner.formats.base import is_about_corpus
 from spacy_mtlner.formats.files import Source, find_sources
 
 COLUMNS = "Ada B-PER\nmet O\n"
@@ -44,6 +45,35 @@ def test_auto(folder: Path) -> None:
     assert report.ignored["file about the corpus"].count == 1
     with pytest.raises(CorpusError, match="file of no known format"):
         find_sources(folder, "auto", Report(strict=True))
+
+
+def test_links(tmp_path: Path) -> None:
+    """Linked folders are read whole; what is not there is counted; none is read for ever."""
+    real, corpus = tmp_path / "real", tmp_path / "corpus"
+    for name in ("real/x.conll", "real/deep/y.conll", "corpus/z.conll"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(COLUMNS)
+    (corpus / "linked").symlink_to(real, target_is_directory=True)
+    (corpus / "back").symlink_to(corpus, target_is_directory=True)
+    (corpus / "lost.jsonl").symlink_to(tmp_path / "nowhere.jsonl")
+    report = Report()
+    found = [source.path for source in find_sources(corpus, "auto", report)]
+    names = ["z.conll", "linked/x.conll", "linked/deep/y.conll"]
+    assert found == [corpus / name for name in names]
+    places = report.skipped["link to what is not there"].places
+    assert places == [f"{corpus / 'lost.jsonl'}:1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *((name, True) for name in ("README", "readme.zh.md", "LICENSE-MIT", "NOTICES.txt")),
+        *((name, False) for name in ("about_a_boy.jsonl", "noticed.txt", "licensing.tsv")),
+    ],
+)
+def test_files_about_a_corpus(name: str, expected: bool) -> None:
+    assert is_about_corpus(Path("folder") / name) is expected
 
 
 @pytest.mark.parametrize(

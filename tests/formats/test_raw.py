@@ -122,3 +122,10 @@ def test_read_raw_counts_bytes(tmp_path: Path) -> None:
     report = Report()
     assert [*read_raw(path, report)] == ["a"]
     assert report.bytes_read == path.stat().st_size
+
+
+def test_half_a_surrogate_pair_is_skipped(tmp_path: Path, nlp: Language) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "good"}\n{"text": "\\ud83d"}\n')
+    report = Report()
+    assert [doc.text for doc in read_raw_docs(path, nlp, report)] == ["good"]
+    assert report.skipped["record with half a surrogate pair"].places == [f"{path}:2"]

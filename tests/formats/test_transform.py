@@ -8,7 +8,7 @@ import pytest
 import spacy
 from hypothesis import given
 from hypothesis import strategies as st
-from spacy.tokens import Doc
+from spacy.tokens import Doc, Span
 
 from spacy_mtlner.formats import CharEntity, Record, Report
 from spacy_mtlner.formats.docs import make_annotated_doc, read_char_entities
@@ -78,6 +78,23 @@ def split(record: Record, n_sents: int = 1) -> tuple[list[Record], Report]:
     return list(split_sentences([record], n_sents, NLP.make_doc, report)), report
 
 
+def test_ents_that_are_gold_are_relabelled_too() -> None:
+    doc = NLP.make_doc("Ada met Bob in Rome")
+    ents = [
+        Span(doc, i, i + 1, label, kb_id=f"Q{i}") for i, label in ((0, "A"), (2, "B"), (4, "C"))
+    ]
+    doc.set_ents(ents, missing=[doc[1:2]], default="outside")
+    record = replace(make(doc.text, ("A", ((0, 3),)), ("B", ((8, 11),))), doc=doc)
+    labels = Labels.parse(["A=PER"], [], ["B"])
+    (found,) = relabel([record], labels, Report())
+    assert found.doc is doc
+    assert [(ent.text, ent.label_, ent.kb_id_) for ent in doc.ents] == [
+        ("Ada", "PER", "Q0"),
+        ("Rome", "C", "Q4"),
+    ]
+    assert [token.ent_iob_ for token in doc] == ["B", "", "O", "O", "B"]
+
+
 def test_sentences() -> None:
     text = "One is. Two are!\n\n Three \n\nFour? "
     assert [r.text for r in split(make(text))[0]] == ["One is.", "Two are!", "Three", "Four?"]
@@ -130,6 +147,8 @@ def test_units_of_docs_keep_tokens_and_annotation() -> None:
     doc = Doc(NLP.vocab, words=words, tags=[*"ABCDEFG"], sent_starts=starts)
     doc.user_data["mtlner_weight"] = 0.5
     doc.spans["other"] = [doc[0:1], doc[2:4]]
+    doc.ents = [Span(doc, 1, 2, "B"), Span(doc, 2, 4, "CD")]
+    doc.cats = {"good": 1.0}
     text = doc.text
     start = text.index("d")
     record = replace(make(text, ("X", ((start, start + 3),))), doc=doc)
@@ -138,7 +157,12 @@ def test_units_of_docs_keep_tokens_and_annotation() -> None:
     assert [[token.tag_ for token in d] for d in docs] == [[*"ABC"], ["D"], ["F", "G"]]
     assert [d.text for d in docs] == [unit.text for unit in found]
     assert all(d.user_data["mtlner_weight"] == 0.5 for d in docs)
-    assert counts(report.skipped) == {"span of another group of a split doc": 2}
+    assert counts(report.skipped) == {
+        "span of another group of a split doc": 2,
+        "entity of doc.ents across the end of a unit": 1,
+        "category of a split doc": 1,
+    }
+    assert [[ent.label_ for ent in d.ents] for d in docs] == [["B"], [], []]
     last, n_split = make_annotated_doc(NLP.make_doc, found[-1])
     assert n_split == 0 and read_char_entities(last) == [CharEntity("X", ((0, 3),))]
 

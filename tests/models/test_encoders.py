@@ -4,6 +4,7 @@ import numpy
 import pytest
 import spacy
 import torch
+from spacy import registry
 from spacy.tokens import Doc
 from spacy.training import Example
 from spacy.vocab import Vocab
@@ -178,3 +179,9 @@ def test_shared_encoder_follows_the_dropout_of_the_training():
         module = get_module_shim(tok2vec.model.get_ref("encode")).module
         rates = {m.p for m in module.modules() if isinstance(m, torch.nn.Dropout)}
         assert rates == {expected}
+
+
+@pytest.mark.parametrize("name", ["width", "rows", "bigram_width", "bigram_rows"])
+def test_sizes_of_the_character_embedding(name):
+    with pytest.raises(ValueError, match=f"CharacterEmbed.v1: {name} must be at least 1: 0"):
+        registry.resolve({"model": {"@architectures": "spacy_mtlner.CharacterEmbed.v1", name: 0}})

@@ -5,19 +5,22 @@ import os
 from pathlib import Path
 
 import pytest
+import spacy
 import torch
+from spacy.training import Example
 from thinc.api import Adam, Optimizer, Shim
 from torch import nn
 
 from spacy_mtlner.models import learning_shim
 from spacy_mtlner.models.learning_shim import LearningShim
-from spacy_mtlner.models.torch_layer import TorchShim
+from spacy_mtlner.models.torch_layer import TorchShim, get_module_shim
 from spacy_mtlner.models.transformer import EncoderShim
 
 
 @pytest.mark.parametrize("kind", [EncoderShim, TorchShim])
 def test_all_shims_learn_alike(kind: type[Shim]) -> None:
     assert kind.finish_update is LearningShim.finish_update
+    assert kind.use_params is LearningShim.use_params
 
 
 def test_weights_without_a_gradient_stay() -> None:
@@ -33,6 +36,45 @@ def test_weights_without_a_gradient_stay() -> None:
     shim.finish_update(optimizer)
     assert torch.equal(module.weight, weight)
     assert not torch.equal(module.bias, bias)
+
+
+def test_averages_reach_the_weights_and_leave_them_again() -> None:
+    module = nn.Linear(2, 2)
+    shim, optimizer = LearningShim(module), Adam(0.1, use_averages=True)
+    for _ in range(5):
+        (module(torch.ones(1, 2)) ** 2).sum().backward()
+        shim.finish_update(optimizer)
+    weights = {name: weight.detach().clone() for name, weight in module.named_parameters()}
+    with pytest.raises(RuntimeError, match="stop"), shim.use_params(optimizer.averages):
+        for name, weight in module.named_parameters():
+            averages = torch.as_tensor(optimizer.averages[shim.id, name])
+            torch.testing.assert_close(weight.detach(), averages)
+            assert not torch.allclose(averages, weights[name])
+        raise RuntimeError("stop")
+    for name, weight in module.named_parameters():
+        assert torch.equal(weight, weights[name])
+    with shim.use_params({}):
+        assert torch.equal(module.bias, weights["bias"])
+
+
+def test_averages_of_a_whole_pipeline() -> None:
+    """Of the head, which learns at a rate of its own, as of the embedding."""
+    nlp = spacy.blank("en")
+    component = nlp.add_pipe("crf_ner", config={"learn_rate_factor": 3.0})
+    doc = nlp.make_doc("Ada met Bob")
+    doc.ents = [doc.char_span(0, 3, label="PER")]
+    examples = [Example(nlp.make_doc("Ada met Bob"), doc)]
+    nlp.initialize(lambda: examples)
+    optimizer = Adam(0.1, use_averages=True)
+    for _ in range(3):
+        nlp.update(examples, sgd=optimizer)
+    head = get_module_shim(component.model.get_ref("output_layer"))
+    keys = {(head.id, name) for name, _ in head.module.named_parameters()}
+    assert keys and keys <= optimizer.averages.keys()
+    before = head.to_bytes()
+    with nlp.use_params(optimizer.averages):
+        assert head.to_bytes() != before
+    assert head.to_bytes() == before
 
 
 def test_a_copy_is_another_one_to_the_optimizer() -> None:

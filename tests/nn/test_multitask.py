@@ -116,6 +116,8 @@ def test_copy_first_outputs():
     [
         ({"fusion": "sum"}, "Unknown fusion 'sum'"),
         ({"n_heads": 3}, "multiple of n_heads"),
+        ({"n_heads": 0}, "multiple of n_heads"),
+        ({"n_heads": -4}, "multiple of n_heads"),
         ({"window": 0}, "window of at least 1"),
     ],
 )

@@ -75,6 +75,7 @@ def test_no_tokens():
     [
         (("rnn", 3, 8, 1), r"Unknown rnn 'rnn': use one of \['lstm', 'gru'\] or null"),
         (("lstm", 3, 7, 1), "even hidden_width .* not 7 and 1"),
+        (("lstm", 3, 0, 1), "even hidden_width .* not 0 and 1"),
         (("gru", 3, 8, 0), "depth of at least 1, not 8 and 0"),
     ],
 )

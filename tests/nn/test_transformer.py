@@ -206,9 +206,16 @@ def test_no_tokens(lengths):
     [
         (9, 3, 2, r"width \(9\) must be even"),
         (8, 3, 2, r"multiple of n_heads \(3\)"),
+        (8, 0, 2, r"multiple of n_heads \(0\)"),
         (8, 2, 0, "window must be at least 1, not 0"),
     ],
 )
 def test_invalid_settings(width, n_heads, window, message):
     with pytest.raises(ValueError, match=message):
         TransformerEncoder(width, depth=1, n_heads=n_heads, hidden_width=8, window=window)
+
+
+@pytest.mark.parametrize(("depth", "hidden_width"), [(-1, 8), (1, 0), (1, -1)])
+def test_sizes_that_cannot_be(depth, hidden_width):
+    with pytest.raises(ValueError, match=f"not {depth}, and its hidden_width .* {hidden_width}"):
+        TransformerEncoder(8, depth=depth, n_heads=2, hidden_width=hidden_width, window=2)

@@ -63,6 +63,13 @@ def test_file_and_back(tmp_path_factory: pytest.TempPathFactory, knowledge: Know
     assert read_knowledge(path) == knowledge
 
 
+def test_rare_names_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "known.jsonl"
+    knowledge = {"A": {"x": 1e-9, "y": 2 / 3}}
+    write_knowledge(knowledge, path)
+    assert read_knowledge(path) == knowledge
+
+
 def test_repeated_names_are_added_up(tmp_path: Path) -> None:
     path = tmp_path / "known.jsonl"
     path.write_text(

@@ -1,3 +1,4 @@
+import math
 import pickle
 import shutil
 import socket
@@ -569,12 +570,23 @@ def test_long_training_doc_is_cut_to_the_positions() -> None:
     gold: Gold = [("ADR", ((i, j),)) for i in range(8) for j in range(i + 1, 9)]
     examples = make_examples(nlp, data=[("a b c d e f g h", gold)])
     nlp.initialize(lambda: examples)
-    with pytest.warns(UserWarning, match="gold of 1 windows of a batch is longer than 17 symbols"):
+    with pytest.warns(UserWarning, match="gold of 1 windows of a batch is longer .* 16 at most"):
         golds = component.read_golds(examples)
     assert golds.symbols.shape[1] == component.model.attrs["max_steps"] == 17
     with pytest.warns(UserWarning, match="raise max_symbols"):
         assert component.update(examples, losses={})["seq2seq_ner"] > 0
     nlp("a b c d e f g h")
+
+
+def test_gold_of_a_short_window_that_is_never_generated() -> None:
+    """A window has fewer symbols than there are positions."""
+    nlp = spacy.blank("en")
+    add_seq2seq(nlp, model={"window": 24, "max_symbols": 2.0})
+    gold: Gold = [("ADR", ((i, j),)) for i in range(5) for j in range(i + 1, 6)]
+    examples = make_examples(nlp, data=[("a b c d e", gold)])
+    nlp.initialize(lambda: examples)
+    with pytest.warns(UserWarning, match="gold of 1 windows .* 8 symbols and 2 for each token"):
+        nlp.update(examples)
 
 
 def test_ents_as_gold() -> None:
@@ -812,6 +824,24 @@ def test_known_entities_of_a_file(tmp_path: Path) -> None:
     step(nlp, examples, nlp.resume_training())
     with pytest.raises(ValueError, match=r"seq2seq_ner: no knowledge: .*nowhere"):
         component.set_knowledge(tmp_path / "nowhere.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "message"),
+    [
+        (["ADR"], "it must be type to name to frequency"),
+        ({"ADR": ["pain"]}, "type 'ADR' must be name to frequency"),
+        ({"ADR": {"": 1.0}}, "type 'ADR': a name must be a text, not ''"),
+        ({"ADR": {"pain": math.inf}}, "the frequency of 'pain' must be above 0, not inf"),
+        ({"ADR": {"pain": math.nan}}, "the frequency of 'pain' must be above 0, not nan"),
+        ({"ADR": {"pain": "3"}}, "the frequency of 'pain' must be above 0, not '3'"),
+        ({"ADR": {"pain": 0}}, "the frequency of 'pain' must be above 0, not 0"),
+    ],
+)
+def test_what_is_no_knowledge(knowledge: Any, message: str) -> None:
+    component = add_seq2seq(spacy.blank("en"))
+    with pytest.raises(ValueError, match=f"seq2seq_ner: no knowledge: .*{message}"):
+        component.set_knowledge(knowledge)
 
 
 def test_known_entities_matter(trained: Language) -> None:

@@ -363,6 +363,16 @@ def test_docs_without_candidates_are_an_error() -> None:
     assert list(nlp("").spans) == ["mtlner"]
 
 
+def test_candidates_without_tokens_are_an_error() -> None:
+    nlp = make_nlp(suggester=None, candidates_key="given")
+    examples = give_gold(nlp, make_examples(nlp))
+    nlp.initialize(lambda: examples)
+    doc = nlp.make_doc("the king slept")
+    doc.spans["given"] = [doc[0:2], doc[3:3]]
+    with pytest.raises(ValueError, match=r"has a span without tokens at token 3 of the doc 'the k"):
+        nlp(doc)
+
+
 def test_discontinuous_candidates_of_the_reader() -> None:
     nlp = make_nlp(suggester=None, candidates_key="given")
     examples = give_gold(nlp, make_examples(nlp, BROKEN))
@@ -589,6 +599,7 @@ def test_good_candidates_bring_no_warning(caplog: pytest.LogCaptureFixture) -> N
     "config, message",
     [
         ({"suggester": None}, "either a suggester or a candidates_key"),
+        ({"suggester": None, "candidates_key": ""}, "either a suggester or a candidates_key"),
         ({"candidates_key": "given"}, "either a suggester or a candidates_key"),
         ({"typing": True}, "set suggester = null"),
         ({"suggester": None, "candidates_key": "mtlner"}, "must differ from spans_key"),

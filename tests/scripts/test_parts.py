@@ -6,7 +6,8 @@ from types import ModuleType
 
 import pytest
 import spacy
-from spacy.tokens import DocBin
+from spacy.tokens import Doc, DocBin
+from spacy.vocab import Vocab
 from typer.testing import CliRunner
 
 from spacy_mtlner.entities import Entity, read_entities, write_entities
@@ -70,3 +71,14 @@ def test_pool(script: ModuleType, tmp_path: Path) -> None:
     paths = [write(tmp_path / "a.spacy", ["一"]), write(tmp_path / "b.spacy", ["二", "三"])]
     run(script, "pool", tmp_path / "both.spacy", *paths)
     assert read(tmp_path / "both.spacy") == ["一", "二", "三"]
+
+
+def test_pool_keeps_what_is_not_known(script: ModuleType, tmp_path: Path) -> None:
+    vocab = Vocab()
+    for name in ("a", "b"):
+        doc = Doc(vocab, words=[name])
+        doc.user_data["mtlner_unknown"] = {"mtlner": (0,)}
+        DocBin(docs=[doc], store_user_data=True).to_disk(tmp_path / f"{name}.spacy")
+    run(script, "pool", tmp_path / "both.spacy", tmp_path / "a.spacy", tmp_path / "b.spacy")
+    docs = list(DocBin().from_disk(tmp_path / "both.spacy").get_docs(vocab))
+    assert [doc.user_data["mtlner_unknown"] for doc in docs] == [{"mtlner": (0,)}] * 2

@@ -1,6 +1,7 @@
 """Sentence weights, against values worked out by hand."""
 
 import math
+from typing import Any
 
 import numpy
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spacy.language import Language
 from spacy.tokens import Doc
+from thinc.api import Model
 
 from spacy_mtlner.entities import read_entities
 from spacy_mtlner.training.similarity import measure_similarity, run_before, weigh_sentences
@@ -127,6 +129,27 @@ def test_encoder(is_shared: bool) -> None:
     numpy.testing.assert_allclose(found, [embed("one") @ main, 0, embed("two") @ main], rtol=1e-4)
     assert not any(read_entities(doc) for docs in corpora.values() for doc in docs)
     assert not any(len(doc.tensor) for docs in corpora.values() for doc in docs)
+
+
+def test_encoder_without_vectors_for_whitespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of spacy-curated-transformers."""
+    nlp = spacy.blank("en")
+    component = nlp.add_pipe("crf_ner", config={"model": {"tok2vec": EMBED, "rnn": None}})
+    component.add_label("X")
+    nlp.initialize()
+    corpora = {"main": make_docs(nlp, " ", "one"), "other": make_docs(nlp, "one", " \n")}
+    tok2vec = component.model.get_ref("tok2vec")
+    forward = tok2vec._func
+
+    def without_whitespace(model: Model, docs: list[Doc], is_train: bool) -> Any:
+        rows, backprop = forward(model, docs, is_train)
+        return [
+            row if doc.text.strip() else row[:, :0] for row, doc in zip(rows, docs, strict=True)
+        ], backprop
+
+    monkeypatch.setattr(tok2vec, "_func", without_whitespace)
+    found = measure_similarity("encoder", corpora, "main", nlp)["other"]
+    numpy.testing.assert_allclose(found, [1, 0], atol=1e-6)
 
 
 def test_encoder_needs_a_component() -> None:

@@ -1,6 +1,7 @@
 """Corpora of several tasks as one."""
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -372,6 +373,8 @@ def test_other_settings_that_do_not_do(paths: dict[str, Path]) -> None:
         ({"similarity": "bm25"}, "unknown similarity 'bm25'"),
         ({"power": 0.0}, "power and scale must be above 0"),
         ({"scale": -1.0}, "power and scale must be above 0"),
+        ({"power": math.nan}, "power and scale must be above 0"),
+        ({"scale": math.inf}, "power and scale must be above 0"),
     ):
         with pytest.raises(ValueError, match=message):
             make_task_corpora(make_settings(paths), **settings)
