@@ -165,10 +165,10 @@ def compare_entities(
         return Compared({}, {})
     in_predicted, in_reference = _token_offsets(example)
     predicted_by_key = _by_key(predicted, *in_predicted)
-    # As in training: a gold entity's tokens are known.
-    in_gold = {i for entity in gold for start, end in entity.fragments for i in range(start, end)}
-    unknown = [token for token in unknown if token not in in_gold]
     if unknown:
+        # As in training: a gold entity's tokens are known.
+        in_gold = {i for e in gold for start, end in e.fragments for i in range(start, end)}
+        unknown = [token for token in unknown if token not in in_gold]
         known = _where_known(set(predicted_by_key), unknown, *in_reference)
         predicted_by_key = {key: e for key, e in predicted_by_key.items() if key in known}
     return Compared(predicted_by_key, _by_key(gold, *in_reference))

@@ -380,7 +380,8 @@ class SpanEntityRecognizer(EntityComponent):
                         f"{doc.text[:40]!r}. The component or reader that writes it must come "
                         f"before; in training, name it in annotating_components."
                     )
-                empty = next((span for span in doc.spans[key] if span.start == span.end), None)
+                given = doc.spans.get(key, ())
+                empty = next((span for span in given if span.start == span.end), None)
                 if empty is not None:
                     raise ValueError(
                         f"{self.name}: doc.spans[{key!r}], its candidates_key, has a span without "
