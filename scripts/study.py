@@ -29,7 +29,7 @@ from spacy.util import load_config
 from wasabi import msg
 
 from spacy_mtlner.about import __version__
-from spacy_mtlner.evaluation.report import format_percent
+from spacy_mtlner.evaluation.tables import format_percent, make_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -333,18 +333,19 @@ def make_tables(title: str, tables: Iterable[Table]) -> str:
     header = ["variant", *SCORES, "F1, min-max", "seeds", "seconds", "words/s", "parameters"]
     header.append("scored on")
     for table in tables:
-        rows = [header, ["---", *("---:" for _ in header[2:]), "---"]]
-        rows += [_make_row(row) for row in table.rows]
-        parts += [f"## {_escape(table.name)}", _format_table(rows)]
+        rows = [_make_row(row) for row in table.rows]
+        parts += [
+            f"## {' '.join(table.name.split())}",
+            make_table(header, rows, left=(0, len(header) - 1)),
+        ]
         labels = sorted({label for row in table.rows for r in row.results for label in r.types})
         if len(labels) > 1:
-            rows = [["F1 of each type", *labels], ["---", *("---:" for _ in labels)]]
-            rows += [
+            rows = [
                 [row.variant, *(format_percent(row.mean_of_type(label)) for label in labels)]
                 for row in table.rows
                 if len(row.errors) < len(row.results)
             ]
-            parts.append(_format_table(rows))
+            parts.append(make_table(["F1 of each type", *labels], rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -585,10 +586,6 @@ def _digest(path: str) -> str:
     return digest.hexdigest()
 
 
-def _format_table(rows: Iterable[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(map(_escape, cells))} |" for cells in rows)
-
-
 def _make_row(row: Row) -> list[str]:
     values = row.values("F1")
     total, n_done = len(row.results), len(row.results) - len(row.errors)
@@ -625,10 +622,6 @@ def _shorten(text: str, length: int = 200) -> str:
     text = " ".join(text.split())
     half = length // 2
     return text if len(text) <= length else f"{text[:half]} ... {text[-half:]}"
-
-
-def _escape(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
 
 
 def _as_number(name: str) -> float | None:

@@ -21,7 +21,7 @@ from study_run import train_and_score
 from wasabi import msg
 
 from spacy_mtlner.entities import Fragments, read_entities
-from spacy_mtlner.evaluation.report import format_percent, make_table
+from spacy_mtlner.evaluation.tables import format_percent, make_table
 from spacy_mtlner.formats.docbin import load_docs
 
 TOK2VEC = "components.span_ner.model.tok2vec"

@@ -10,6 +10,7 @@ from typing import Any
 from spacy.tokens import Doc
 
 from spacy_mtlner.entities import DEFAULT_KEY, Entity, find_inside, read_entities
+from spacy_mtlner.evaluation.tables import make_table
 from spacy_mtlner.formats.overlap import NEAR_DUPLICATE, RunIndex, hash_text
 from spacy_mtlner.scoring import split_by_form
 
@@ -452,7 +453,7 @@ def format_report(report: DataReport) -> str:
             rows = [[s, _list(labels)] for s, labels in stats.ambiguous_surfaces.items()]
             parts += [
                 f"## Surface forms of {stats.name} with several labels",
-                _table(["surface form", "labels"], rows, n_left=2),
+                make_table(["surface form", "labels"], rows, left=(0, 1)),
             ]
         if stats.odd_borders:
             parts += [
@@ -504,7 +505,7 @@ def _overview(corpora: Sequence[CorpusStats]) -> str:
         for name, figure in figures.items():
             rows[name].append(figure)
     header = ["", *(stats.name for stats in corpora)]
-    return _table(header, [[name, *figures] for name, figures in rows.items()])
+    return make_table(header, [[name, *figures] for name, figures in rows.items()])
 
 
 def _label_table(stats: CorpusStats) -> str:
@@ -526,7 +527,7 @@ def _label_table(stats: CorpusStats) -> str:
         ]
         for label, s in stats.labels.items()
     ]
-    return _table(header, rows)
+    return make_table(header, rows)
 
 
 def _share(count: int, total: int) -> str:
@@ -535,27 +536,3 @@ def _share(count: int, total: int) -> str:
 
 def _percent(count: int, total: int) -> str:
     return f"{100 * count / total:.1f}" if total else "-"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], *, n_left: int = 1) -> str:
-    """A table whose first columns are aligned to the left and the others to the right."""
-    lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, *rows)]
-    widths = [max(3, *map(_width, column)) for column in zip(*lines, strict=True)]
-    rule = [
-        "-" * width if i < n_left else "-" * (width - 1) + ":" for i, width in enumerate(widths)
-    ]
-
-    def pad(i: int, cell: str) -> str:
-        blanks = " " * (widths[i] - _width(cell))
-        return cell + blanks if i < n_left else blanks + cell
-
-    padded = [[pad(i, cell) for i, cell in enumerate(line)] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))
-
-
-def _width(text: str) -> int:
-    """The columns of a terminal that a text takes: Chinese characters take two."""
-    return sum(
-        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
-        for char in text
-    )

@@ -7,6 +7,7 @@ from typing import Any
 
 import srsly
 
+from spacy_mtlner.evaluation.tables import format_percent, make_table
 from spacy_mtlner.scoring import SUBSETS
 
 
@@ -103,24 +104,3 @@ def _per_label(entries: Sequence[Metrics]) -> str:
 def _name(entry: Metrics) -> str:
     n_keys = sum(name.endswith("_boundary_f") for name in entry.scores)
     return entry.recipe if n_keys == 1 else f"{entry.recipe} ({entry.key})"
-
-
-def format_percent(score: float | None) -> str:
-    """Write a score in percent.
-
-    score (Optional[float]): The score, in [0, 1].
-    RETURNS (str): With one decimal; a dash for None.
-    """
-    return "-" if score is None else f"{100 * score:.1f}"
-
-
-def make_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table, whose first column is text and the others are figures.
-
-    header (Sequence[str]): The columns' names.
-    rows (Iterable[Sequence[str]]): The cells.
-    RETURNS (str): The table.
-    """
-    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
-    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in lines)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)

@@ -83,12 +83,11 @@ def find_sources(path: Path, format_name: str, report: Report) -> list[Source]:
     if not path.is_dir():
         return [_make_source(path, format_name)]
     sources: list[Source] = []
-    for folder in _list_folders(path):
+    for folder, paths in list_files(path, report):
         inner = folder.relative_to(path)
-        if not any(map(_is_hidden, inner.parts)):
-            prefix = f"{inner.as_posix()}/" if inner.parts else ""
-            found = _find_in_folder(folder, format_name, report)
-            sources += (replace(source, prefix=prefix) for source in found)
+        prefix = f"{inner.as_posix()}/" if inner.parts else ""
+        found = _find_in_folder(folder, paths, format_name, report)
+        sources += (replace(source, prefix=prefix) for source in found)
     if not sources:
         kind = "known format" if format_name == AUTO else f"format {format_name!r}"
         skipped = (f"{why} ({', '.join(tally.places)})" for why, tally in report.skipped.items())
@@ -97,14 +96,26 @@ def find_sources(path: Path, format_name: str, report: Report) -> list[Source]:
     return sources
 
 
-def _list_folders(path: Path) -> list[Path]:
-    """The folder and those in it, linked ones included, but for links back to where they are in."""
-    found: list[Path] = []
-    for folder, names, _ in os.walk(path, onerror=_refuse, followlinks=True):
+def list_files(path: Path, report: Report) -> Iterator[tuple[Path, list[Path]]]:
+    """List the files of a folder and of those in it, linked ones included, but for hidden ones and
+    links back to the folders that they are in.
+
+    path (Path): The folder.
+    report (Report): Counts links to what is not there.
+    YIELDS (tuple[Path, list[Path]]): A folder and its files, both in order of their names.
+    RAISES (CorpusError): If a folder cannot be read.
+    """
+    for folder, folders, names in os.walk(path, onerror=_refuse, followlinks=True):
         here = Path(folder).resolve()
-        names[:] = [name for name in names if not here.is_relative_to((here / name).resolve())]
-        found.append(Path(folder))
-    return [path, *sorted(folder for folder in found if folder != path)]
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not (name.startswith(".") or here.is_relative_to((here / name).resolve()))
+        )
+        paths = sorted(Path(folder) / name for name in names if not name.startswith("."))
+        for broken in (file for file in paths if not file.exists()):
+            report.skip("link to what is not there", broken, 1)
+        yield Path(folder), [file for file in paths if file.is_file()]
 
 
 def _refuse(err: OSError) -> None:
@@ -138,16 +149,9 @@ def pass_over(err: CorpusError, report: Report) -> None:
     report.skip(reason, err.path, err.line or 1)
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
-
-
-def _find_in_folder(folder: Path, format_name: str, report: Report) -> Iterator[Source]:
-    visible = sorted(path for path in folder.iterdir() if not _is_hidden(path.name))
-    for path in visible:
-        if not path.exists():
-            report.skip("link to what is not there", path, 1)
-    paths = [path for path in visible if path.is_file()]
+def _find_in_folder(
+    folder: Path, paths: list[Path], format_name: str, report: Report
+) -> Iterator[Source]:
     if format_name in (AUTO, "brat") and any(path.suffix == ".ann" for path in paths):
         yield Source(folder, "brat")
         paths = [path for path in paths if path.suffix not in _BRAT_SUFFIXES]

@@ -18,7 +18,7 @@ from spacy_mtlner.formats.base import (
 )
 from spacy_mtlner.formats.detect import detect_format
 from spacy_mtlner.formats.docbin import load_docs
-from spacy_mtlner.formats.files import pass_over
+from spacy_mtlner.formats.files import list_files, pass_over
 
 _RAW = "raw"
 _HINT = 'Raw text is a .txt file, .spacy, or JSON lines with "text".'
@@ -78,9 +78,8 @@ def read_raw_docs(path: Path, nlp: Language, report: Report) -> Iterator[Doc]:
 def _find_in_folder(folder: Path, report: Report) -> dict[Path, str]:
     """The files with text in a folder and the folders in it, and what they are."""
     kinds: dict[Path, str] = {}
-    for path in sorted(folder.rglob("*")):
-        is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if is_hidden or not path.is_file() or path.suffix in _ANNOTATION:
+    for path in (path for _, paths in list_files(folder, report) for path in paths):
+        if path.suffix in _ANNOTATION:
             continue
         if is_about_corpus(path):
             report.ignore("file about the corpus", path, 1)

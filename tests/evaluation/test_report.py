@@ -1,10 +1,11 @@
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import srsly
 
-from spacy_mtlner.evaluation.report import make_report, make_table, read_metrics
+from spacy_mtlner.evaluation.report import make_report, read_metrics
 
 
 def write_scores(path: Path, keys: tuple[str, ...] = ("mtlner",), **extra: Any) -> None:
@@ -18,20 +19,25 @@ def write_scores(path: Path, keys: tuple[str, ...] = ("mtlner",), **extra: Any) 
     srsly.write_json(path, scores)
 
 
+def read_report(folder: Path) -> str:
+    """The report, without the blanks that align its columns."""
+    return re.sub(" +", " ", make_report(read_metrics(folder)))
+
+
 def test_one_row_a_recipe_and_one_section_a_corpus(tmp_path: Path) -> None:
     write_scores(tmp_path / "news" / "bilstm.json")
     write_scores(tmp_path / "news" / "bigru.json")
     write_scores(tmp_path / "posts" / "bilstm.json")
-    report = make_report(read_metrics(tmp_path))
+    report = read_report(tmp_path)
     assert report.index("## news") < report.index("| bigru |") < report.index("## posts")
     assert report.count("| bilstm | 0.0 | 10.0 | 20.0 | 30.0 | 40.0 | 50.0 | - | 12,346 |") == 2
-    assert report.count("| F1 | LOC |\n| --- | ---: |\n") == 2
+    assert report.count("| F1 | LOC |\n| ------ | ---: |\n") == 2
     assert "| bilstm | 66.7 |" in report
 
 
 def test_several_keys_are_several_rows(tmp_path: Path) -> None:
     write_scores(tmp_path / "news" / "two.json", keys=("a", "b"))
-    report = make_report(read_metrics(tmp_path))
+    report = read_report(tmp_path)
     assert "| two (a) |" in report
     assert "| two (b) |" in report
 
@@ -41,7 +47,7 @@ def test_keys_that_the_corpus_does_not_have_are_no_rows(tmp_path: Path) -> None:
     write_scores(path, keys=("a", "b"))
     scores = srsly.read_json(path)
     srsly.write_json(path, {**scores, **{key: None for key in scores if "_b_" in key}})
-    report = make_report(read_metrics(tmp_path))
+    report = read_report(tmp_path)
     assert "| two (a) |" in report
     assert "(b)" not in report
 
@@ -61,7 +67,3 @@ def test_bad_files_are_named(tmp_path: Path, content: str, message: str) -> None
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no <corpus>/<recipe>\.json"):
         read_metrics(tmp_path)
-
-
-def test_labels_do_not_break_tables() -> None:
-    assert make_table(["F1", "A|B"], [["x", "1"]]).splitlines()[0] == r"| F1 | A\|B |"

@@ -70,10 +70,15 @@ def test_folder(tmp_path: Path, nlp: Language) -> None:
     write(folder / "x.ann", "T1\tA 0 1\tx\n")
     write(folder / ".hidden" / "d.txt", "hidden")
     write(folder / "code.py", "import this")
+    write(tmp_path / "elsewhere" / "e.txt", "linked")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (folder / "lost.txt").symlink_to(tmp_path / "nowhere.txt")
     report = Report()
     texts = [doc.text.strip() for doc in read_raw_docs(folder, nlp, report)]
-    assert texts == ["first", "second", "third"]
+    assert texts == ["first", "second", "third", "linked"]
     assert report.ignored.keys() == {"file about the corpus"}
+    lost = report.skipped["link to what is not there"].places
+    assert lost == [f"{folder / 'lost.txt'}:1"]
     assert report.skipped["file of no known format"].places == [f"{folder / 'code.py'}:1"]
 
 

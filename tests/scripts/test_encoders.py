@@ -168,7 +168,7 @@ def test_table(script: ModuleType, workplace: Path) -> None:
     args += ["--epochs", 0, "--baseline-factor", 1]
     status, output = run_script(script, *args)
     assert status == 1 and "Some variants were not run" in output and "Some runs failed" in output
-    text = (workplace / "out" / "study.md").read_text(encoding="utf-8")
+    text = re.sub(" +", " ", (workplace / "out" / "study.md").read_text(encoding="utf-8"))
     text, of_each_type = text.split("| F1 of each type |")
     assert "| tiny |" in of_each_type and "| broken |" not in of_each_type
     rows = {line.split(" | ")[0].strip("| "): line for line in text.split("\n") if "|" in line}
