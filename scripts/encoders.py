@@ -216,6 +216,8 @@ def main(
         msg.fail(f"--seeds {seeds}: one is there twice.", exits=1)
     try:
         overrides = parse_overrides(settings or [])
+        if "training.max_steps" in overrides:  # Schedules and the baseline's steps depend on it.
+            raise StudyError("--set training.max_steps: use --min-steps and --epochs instead.")
     except StudyError as err:
         msg.fail(str(err), exits=1)
     names = [name.strip() for name in encoders.split(",") if name.strip()]

@@ -192,9 +192,13 @@ class Row:
         """Average the F1 of a type.
 
         label (str): The type.
-        RETURNS (Optional[float]): The mean over the seeds, 0 where one has none of the type.
+        RETURNS (Optional[float]): The mean over the seeds, 0 where one has none of the type; None
+            if no seed has it, as where another corpus was scored.
         """
-        return _mean([result.types.get(label, 0.0) for result in self.results if result.types])
+        found = [result.types for result in self.results if result.types]
+        if not any(label in types for types in found):
+            return None
+        return _mean([types.get(label, 0.0) for types in found])
 
     @property
     def errors(self) -> list[Result]:
@@ -218,7 +222,7 @@ def read_study(
 
     path (Path): The YAML file.
     seeds (Optional[list[int]]): Seeds that replace the file's.
-    overrides (Optional[Mapping[str, Any]]): Added to the settings that all variants share.
+    overrides (Optional[Mapping[str, Any]]): Settings of all variants, before those of their own.
     RETURNS (Study): The study.
     RAISES (StudyError): If it is not as it should be, with file and key.
     """
@@ -393,11 +397,12 @@ def _parse_study(data: Any, overrides: Mapping[str, Any]) -> Study:
     if len({*seeds}) < len(seeds):
         raise StudyError(f"seeds: one is there twice: {seeds}.")
     shared = _merge({}, data, "")
-    shared["overrides"] = {**shared.get("overrides", {}), **overrides}
     groups = data.get("groups")
     if not isinstance(groups, list) or not groups:
         raise StudyError("groups: not a list of groups.")
-    parsed = [_parse_group(group, f"groups[{i}]", shared) for i, group in enumerate(groups)]
+    parsed = [
+        _parse_group(group, f"groups[{i}]", shared, overrides) for i, group in enumerate(groups)
+    ]
     names = [group.name for group in parsed]
     for name in names:
         if names.count(name) > 1:
@@ -405,7 +410,9 @@ def _parse_study(data: Any, overrides: Mapping[str, Any]) -> Study:
     return Study(title, seeds, parsed)
 
 
-def _parse_group(data: Any, where: str, shared: Mapping[str, Any]) -> Group:
+def _parse_group(
+    data: Any, where: str, shared: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> Group:
     data = _check_keys(data, GROUP_KEYS, where)
     name = _check_text(data.get("name"), f"{where}.name")
     where = f"{where} ({name})"
@@ -420,7 +427,9 @@ def _parse_group(data: Any, where: str, shared: Mapping[str, Any]) -> Group:
             raise StudyError(f"{where}.variants: {key!r} is no name. Put it in quotes.")
         place = f"{where}.variants.{key}"
         variant = _check_keys({} if variant is None else variant, SETTINGS, place)
-        parsed.append(_make_variant(str(key), _merge(settings, variant, f"{place}."), place))
+        own = _merge(settings, variant, f"{place}.")
+        own["overrides"] = {**own["overrides"], **overrides}
+        parsed.append(_make_variant(str(key), own, place))
     if len({variant.name for variant in parsed}) < len(parsed):
         raise StudyError(f"{where}.variants: two have the same name.")
     if x is not None:
@@ -500,9 +509,10 @@ def _plan(variant: Variant, seed: int, gpu_id: int) -> Run | Result:
     except ValueError as err:
         return Result(seed, error=f"{variant.config}: {err}")
     corpus = variant.dev if variant.test is None else variant.test
+    files = {*map(str, variant.list_files()), *_list_paths(config)}
     content = {
         "config": _normalise(config),
-        "files": {text: _digest(text) for text in sorted({*_list_paths(config)})},
+        "files": {text: _digest(text) for text in sorted(files)},
         "corpus": _digest(str(corpus)),
         "device": "cpu" if gpu_id < 0 else "gpu",
         "versions": [spacy.__version__, __version__],
@@ -760,7 +770,7 @@ def main(
     gpu_id: Annotated[int, typer.Option(help="GPU, or -1 for the CPU")] = -1,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Setting shared by all variants, as training.max_steps=100"),
+        typer.Option("--set", help="Setting of all variants, as training.max_steps=100"),
     ] = None,
 ) -> None:
     check_matplotlib()

@@ -131,13 +131,16 @@ def train_linear(train: Path, test: Path, lang: str) -> Typing:
     lang (str): Their language.
     RETURNS (Typing): Its accuracy and F1.
     """
+    from sklearn.dummy import DummyClassifier
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.linear_model import SGDClassifier
 
     vectorizer = HashingVectorizer(analyzer=list_features, n_features=2**20, norm=None)
     start = time.perf_counter()
     spans = [(words, label) for words, labels in read_spans(train, lang) for label in labels]
-    model = SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=20, random_state=0)
+    model: Any = SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=20, random_state=0)
+    if len({label for _, label in spans}) == 1:  # Nothing to tell apart, which SGD refuses.
+        model = DummyClassifier(strategy="most_frequent")
     model.fit(vectorizer.transform([words for words, _ in spans]), [label for _, label in spans])
     tested = list(read_spans(test, lang))
     predicted = model.predict(vectorizer.transform([words for words, _ in tested]))

@@ -57,7 +57,7 @@ def analyse_cli(
         ),
     ] = None,
     n_examples: Annotated[
-        int, typer.Option("--examples", "-n", min=0, help="The most examples of each list")
+        int, typer.Option("--examples", "-n", min=1, help="The most examples of each list")
     ] = 20,
     gpu_id: Annotated[int, typer.Option("--gpu-id", "-g", help="GPU, or -1 for CPU")] = -1,
 ) -> None:

@@ -805,11 +805,13 @@ def _find_complex_texts(
 ) -> list[Excerpt]:
     """The texts with the most discontinuous entities, then those with the most nested ones."""
     ranked = []
+    shown = {}
     for number, doc in enumerate(docs):
         forms = split_by_form({(m.label, m.key) for m in (*doc.gold, *doc.predicted)})
         rank = len(forms["discontinuous"]), len(forms["nested"])
         if any(rank):
             ranked.append((rank, number))
+            shown[number] = forms["discontinuous"] or forms["nested"]
     # Half of them for each form, if there are as many.
     ranked.sort(key=lambda pair: (-pair[0][0], -pair[0][1], pair[1]))
     split = [number for rank, number in ranked if rank[0]]
@@ -819,7 +821,8 @@ def _find_complex_texts(
     by_doc = _group_by_doc(outcomes, chosen)
     excerpts = []
     for number in chosen:
-        places = [p for m in _mentions(docs, by_doc[number]) for p in m.places]
+        mentions = _mentions(docs, by_doc[number])
+        places = [p for m in mentions if (m.label, m.key) in shown[number] for p in m.places]
         first, last = min(a for a, _ in places), max(b for _, b in places)
         start, end = _find_tokens(docs[number], first, last)
         start = max(0, start - _MARGIN)

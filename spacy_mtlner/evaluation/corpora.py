@@ -22,6 +22,7 @@ _N_SURFACES = 10
 _MANY = 0.01  # Share from which on copies and odd borders are worth a warning.
 _GAP = " … "  # Stands for what is between an entity's fragments.
 _QUOTES = frozenset({'"', "'"})
+_SYMBOLS = frozenset("%‰#@&§*％＃＠＆＊")  # Unicode has them as punctuation, and they are words.
 _OPENING = frozenset({"Ps", "Pi"})  # Categories of brackets and quotes.
 _CLOSING = frozenset({"Pe", "Pf"})
 
@@ -308,7 +309,7 @@ def read_surface(doc: Doc, entity: Entity) -> str:
 def _is_odd(token: str, surface: str) -> bool:
     """Whether a token at an entity's border is nothing but punctuation and white space."""
     kinds = {" " if char.isspace() else unicodedata.category(char) for char in token}
-    if any(kind[0] not in "P " for kind in kinds):
+    if any(kind[0] not in "P " for kind in kinds) or not _SYMBOLS.isdisjoint(token):
         return False
     if token in _QUOTES:
         return surface.count(token) % 2 == 1

@@ -230,6 +230,8 @@ def _draw_confusion(analysis: Analysis) -> Figure:
     colours = numpy.empty((n, n, 4))
     colours[:] = matplotlib.colors.to_rgba("#e8743b")
     colours[numpy.arange(n - 1), numpy.arange(n - 1)] = matplotlib.colors.to_rgba("#4f9be8")
+    if n <= len(analysis.confusion.labels):  # The last one is several labels, right and wrong.
+        colours[n - 2, n - 2] = matplotlib.colors.to_rgba(NEUTRAL)
     colours[..., 3] = numpy.where(counts > 0, 0.06 + 0.74 * shares, 0)
     axes.pcolormesh(colours, edgecolors="none")
     axes.set_xticks(numpy.arange(n) + 0.5, [*names[:-1], "(missed)"], rotation=45, ha="left")

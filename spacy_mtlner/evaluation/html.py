@@ -348,7 +348,8 @@ _FIGURE_TEXTS = {
         "Confusion matrix",
         "Entities whose fragments are exactly those of a gold entity, by gold and predicted label. "
         "All others are missed or spurious, wrong boundaries as well. Shades are shares of a row; "
-        "labels beyond the most frequent ones are put together as others.",
+        "labels beyond the most frequent ones are put together as others, and what is right among "
+        "them is not told from what is wrong.",
     ),
     "entity_length": (
         "F1 by length of the entity",

@@ -1,5 +1,6 @@
 """One table over the metrics of several pipelines."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ import srsly
 
 from spacy_mtlner.evaluation.tables import format_percent, make_table
 from spacy_mtlner.scoring import SUBSETS
+
+_BOUNDARY = "_boundary_f"  # A score of all recognition, and of nothing else.
+_TYPING = re.compile(r"typing_.+_acc")
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,14 @@ class Metrics:
     key: str
     scores: dict[str, Any]
 
+    @property
+    def is_typing(self) -> bool:
+        """RETURNS (bool): Whether the labels of given entities were predicted, and no more."""
+        return f"spans_{self.key}{_BOUNDARY}" not in self.scores
+
     def __getitem__(self, name: str) -> float | None:
-        return self.scores.get(f"spans_{self.key}_{name}")
+        task = "typing" if self.is_typing else "spans"
+        return self.scores.get(f"{task}_{self.key}_{name}")
 
 
 def read_metrics(folder: Path) -> list[Metrics]:
@@ -44,10 +54,10 @@ def read_metrics(folder: Path) -> list[Metrics]:
             scores = srsly.read_json(path)
         except ValueError as err:
             raise ValueError(f"{path}: not JSON ({err}). Evaluate the pipeline again.") from None
-        suffix = "_boundary_f"
         names = scores if isinstance(scores, dict) else {}
-        keys = [name[len("spans_") : -len(suffix)] for name in names if name.endswith(suffix)]
-        if not keys:
+        keys = [name[len("spans_") : -len(_BOUNDARY)] for name in names if name.endswith(_BOUNDARY)]
+        typed = [n[len("typing_") : -len("_acc")] for n in names if _TYPING.fullmatch(n)]
+        if not keys and not typed:
             raise ValueError(
                 f"{path}: no scores of entities. Evaluate a pipeline that has a component of "
                 f"spacy_mtlner, with: python -m spacy evaluate MODEL CORPUS --output {path}"
@@ -55,7 +65,7 @@ def read_metrics(folder: Path) -> list[Metrics]:
         # A pipeline of several tasks is scored for those that the corpus is annotated for.
         scored = [key for key in sorted(keys) if scores.get(f"spans_{key}_f") is not None]
         place = (path.parent.name, path.stem)
-        metrics += [Metrics(*place, key, scores) for key in scored or sorted(keys)]
+        metrics += [Metrics(*place, key, scores) for key in scored or sorted(keys) or typed]
     if not metrics:
         raise ValueError(f"{folder}: no <corpus>/<recipe>.json in this folder.")
     return metrics
@@ -72,11 +82,18 @@ def make_report(metrics: Iterable[Metrics]) -> str:
         "# Results",
         "Precision, recall and F1 in percent, of entities with label and all fragments right. "
         "The further columns are F1 of parts: boundary ignores the labels; discontinuous entities "
-        "have several fragments, nested ones overlap another one, flat ones are neither.",
+        "have several fragments, nested ones overlap another one, flat ones are neither. Of "
+        "entity typing, accuracy is the share of given entities whose label is right, macro F1 the "
+        "mean over the labels.",
     ]
     for corpus in dict.fromkeys(entry.corpus for entry in metrics):
         entries = [entry for entry in metrics if entry.corpus == corpus]
-        parts += [f"## {corpus}", _overview(entries), _per_label(entries)]
+        recognised = [entry for entry in entries if not entry.is_typing]
+        typed = [entry for entry in entries if entry.is_typing]
+        parts.append(f"## {corpus}")
+        for table, some in ((_overview, recognised), (_typing, typed), (_per_label, entries)):
+            if some:
+                parts.append(table(some))
     return "\n\n".join(parts) + "\n"
 
 
@@ -91,8 +108,16 @@ def _overview(entries: Sequence[Metrics]) -> str:
     return make_table(header, rows)
 
 
+def _typing(entries: Sequence[Metrics]) -> str:
+    rows = [
+        [_name(entry), *(format_percent(entry[name]) for name in ("acc", "macro_f"))]
+        for entry in entries
+    ]
+    return make_table(["entity typing", "accuracy", "macro F1"], rows)
+
+
 def _per_label(entries: Sequence[Metrics]) -> str:
-    per_type = [entry.scores.get(f"spans_{entry.key}_per_type") or {} for entry in entries]
+    per_type: list[Any] = [entry["per_type"] or {} for entry in entries]
     labels = sorted({label for scores in per_type for label in scores})
     rows = [
         [_name(entry), *(format_percent(scores.get(label, {}).get("f")) for label in labels)]
@@ -102,5 +127,5 @@ def _per_label(entries: Sequence[Metrics]) -> str:
 
 
 def _name(entry: Metrics) -> str:
-    n_keys = sum(name.endswith("_boundary_f") for name in entry.scores)
-    return entry.recipe if n_keys == 1 else f"{entry.recipe} ({entry.key})"
+    n_keys = sum(name.endswith(_BOUNDARY) for name in entry.scores)
+    return entry.recipe if n_keys <= 1 else f"{entry.recipe} ({entry.key})"

@@ -88,7 +88,8 @@ def read_docbin(
         yield record
     if not n_annotated and len(doc_bin):
         source = f"spans[{input_key!r}]" if use_spans or gold == "auto" else "ents"
-        hint = f"Spans keys there: {', '.join(sorted(keys)) or 'none'}. Name one with --input-key."
+        found = ", ".join(sorted(keys)) or "none"
+        hint = f"Spans keys there: {found}. Name one, with --input-key or --spans-key."
         raise CorpusError(path, None, f"No doc is annotated in its {source}.", hint)
 
 

@@ -128,6 +128,8 @@ def test_surfaces_with_several_labels_are_ranked_by_doubt() -> None:
         ("U.S.", [(0, 1)], False),
         ("C- and D", [(0, 1), (2, 3)], False),
         ("C , and D", [(0, 2), (3, 4)], True),
+        ("50 %", [(0, 2)], False),
+        ("# spaCy", [(0, 2)], False),
     ],
 )
 def test_odd_borders(text: str, fragments: list[tuple[int, int]], is_odd: bool) -> None:

@@ -42,6 +42,18 @@ def test_several_keys_are_several_rows(tmp_path: Path) -> None:
     assert "| two (b) |" in report
 
 
+def test_typing_has_a_table_of_its_own(tmp_path: Path) -> None:
+    write_scores(tmp_path / "news" / "span.json")
+    per_type = {"LOC": {"p": 1.0, "r": 0.5, "f": 0.25}}
+    scores = {"typing_a_acc": 0.9, "typing_a_macro_f": 0.8, "typing_a_per_type": per_type}
+    srsly.write_json(tmp_path / "news" / "typing.json", scores)
+    report = read_report(tmp_path)
+    assert "| entity typing | accuracy | macro F1 |" in report
+    assert "| typing | 90.0 | 80.0 |" in report and "| typing | 25.0 |" in report
+    assert "| span | 0.0 | 10.0 | 20.0 |" in report and "| span | 66.7 |" in report
+    assert report.count("| typing |") == 2
+
+
 def test_keys_that_the_corpus_does_not_have_are_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "news" / "two.json"
     write_scores(path, keys=("a", "b"))

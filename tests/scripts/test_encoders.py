@@ -155,6 +155,7 @@ def test_what_cannot_be_compared(script: ModuleType, workplace: Path) -> None:
         (["tiny_zh", "--seeds", "a"], "not whole numbers"),
         (["tiny_zh", "--seeds", "1,1"], "one is there twice"),
         (["tiny_zh", "--set", "steps=1"], "is no setting"),
+        (["tiny_zh", "--set", "training.max_steps=1"], "use --min-steps and --epochs"),
     ):
         status, output = run_script(script, *args, *more)
         assert status == 1 and message in output

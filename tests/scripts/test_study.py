@@ -124,7 +124,7 @@ def test_settings_are_inherited(script: ModuleType, tmp_path: Path) -> None:
     assert [str(file) for file in plain.list_files()] == ["a.cfg", "t", "d", "e"]
     assert other.name == "0.1" and other.config == Path("b.cfg") and other.test is None
     assert third.name == "1" and third.dev == Path("D") and third.test == Path("e")
-    assert third.overrides == {"x.a": 9, "x.b": 2, "x.c": 3}
+    assert third.overrides == {"x.a": 9, "x.b": 2, "x.c": 9}
 
 
 GOOD = {
@@ -339,6 +339,40 @@ def test_one_seed_of_several_fails(
     text = re.sub(" +", " ", script.make_tables("T", [table]))
     numbers = " | ".join(["50.0"] * len(script.SCORES))
     assert f"| v; failed: why | {numbers} | 50.0-50.0 | 1 of 3 | 3 | - | - | dev |" in text
+
+
+def test_types_that_a_corpus_does_not_have(script: ModuleType) -> None:
+    def result(seed: int, **types: float) -> Any:
+        return script.Result(seed, dict.fromkeys(script.SCORES, 0.5), 3.0, types=types)
+
+    rows = [
+        script.Row("a", "dev", [result(0, PER=0.5, LOC=1.0), result(1, PER=0.5)]),
+        script.Row("b", "dev", [result(0, PER=0.3), result(1, PER=0.4)]),
+    ]
+    text = re.sub(" +", " ", script.make_tables("T", [script.Table("g", None, rows)]))
+    assert "| a | 50.0 | 50.0 |" in text and "| b | - | 35.0 |" in text
+
+
+@pytest.mark.parametrize("name", ["t", "d", "e", "v.json"])
+def test_results_are_those_of_the_files_content(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("t", "d", "e", "v.json"):
+        Path(file).write_text("old")
+    config = "[paths]\ntrain = null\ndev = null\nx = null\n[training]\nseed = 0\n"
+    Path("a.cfg").write_text(config)
+    files = {key: Path(key[0] if key != "test" else "e") for key in ("train", "dev", "test")}
+    variant = script.Variant("v", Path("a.cfg"), **files, overrides={"paths.x": "v.json"})
+
+    def find_key() -> str:
+        script._digest.cache_clear()  # As in another run of the script.
+        return str(script._plan(variant, 0, -1).key)
+
+    before = find_key()
+    assert find_key() == before
+    Path(name).write_text("new")
+    assert find_key() != before
 
 
 @pytest.mark.filterwarnings("error::UserWarning")

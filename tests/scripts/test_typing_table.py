@@ -47,6 +47,15 @@ def test_linear_baseline_learns_its_spans(script: Any, tmp_path: Path) -> None:
     assert found.accuracy == found.macro_f == found.f == 1.0
 
 
+def test_linear_baseline_with_one_label(script: Any, tmp_path: Path) -> None:
+    nlp = spacy.blank("en")
+    doc = nlp("Berlin is here")
+    write_entities(doc, [Entity("LOC", ((0, 1),))])
+    path = tmp_path / "one.spacy"
+    DocBin(docs=[doc, doc]).to_disk(path)
+    assert script.train_linear(path, path, "en").accuracy == 1.0
+
+
 def test_features(script: Any) -> None:
     grams = script.list_features(("a", "b"))
     assert grams[:3] == ["wa", "wb", "wa_b"]
