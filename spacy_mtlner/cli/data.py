@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -56,10 +57,15 @@ def data_cli(
             )
         found = describe_corpora(docs, key=spans_key)
         if output is not None:
+            skipped = [
+                f"Skipped: {why}: {tally.count}, as at {', '.join(tally.places)}."
+                for why, tally in report.skipped.items()
+            ]
+            written = replace(found, warnings=[*found.warnings, *skipped])
             is_json = output.suffix == ".json"
-            text = json.dumps(found.to_dict(), indent=2, ensure_ascii=False)
+            text = json.dumps(written.to_dict(), indent=2, ensure_ascii=False)
             output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(text if is_json else format_report(found), encoding="utf-8")
+            output.write_text(text if is_json else format_report(written), encoding="utf-8")
     except (ImportError, OSError, ValueError) as err:
         msg.fail("There is no report", str(err), exits=1)
     encoding = sys.stdout.encoding or "utf-8"

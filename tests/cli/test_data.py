@@ -52,8 +52,10 @@ def test_output(tmp_path: Path) -> None:
 def test_what_is_skipped_is_told(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"text": "a", "entities": [{"label": "A", "spans": [[0, 2]]}]}')
-    _, output = run("data", path, "-l", "en")
+    _, output = run("data", path, "-l", "en", "-o", tmp_path / "x.md")
     assert f"Skipped: offset outside the text: 1 {path}:1" in output
+    written = (tmp_path / "x.md").read_text(encoding="utf-8")
+    assert f"- Skipped: offset outside the text: 1, as at {path}:1." in written
 
 
 @pytest.mark.parametrize(
