@@ -21,7 +21,7 @@ from spacy_mtlner.nn.pointer import (
     SPAN_CHUNK,
     PointerScores,
     list_spans,
-    running_sums,
+    prepare_spans,
     span_logits,
 )
 from spacy_mtlner.nn.ragged import group_rows
@@ -163,15 +163,12 @@ def _span_losses(
     """Sums of all spans' losses and of the entities' contrasts, each with the weight of its first
     token.
     """
-    sums = running_sums(scores.span_tokens)
     # A span over a token of which nothing is known may be an entity or not.
     n_unknown = torch.cat([row_ends.new_zeros(1), (~gold.known).cumsum(0)])
     n_tokens, longest = len(row_ends), len(scores.span_lengths)
     entities = gold.spans[gold.spans[:, 0].argsort(stable=True)]
 
-    def score_chunk(
-        start: int, sums: Tensor, *parts: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def score_chunk(start: int, *parts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of the spans that begin in a chunk: their loss, the logits of the entities, and the
         strength of the others at their first tokens and at their last ones.
         """
@@ -179,7 +176,8 @@ def _span_losses(
         behind = min(start + SPAN_CHUNK, n_tokens)
         index = torch.arange(start, behind, device=row_ends.device)
         firsts, offsets = list_spans(index, row_ends[index], longest)
-        logits = span_logits(scores, sums, firsts, offsets)  # (n_spans, n_types)
+        prepared = prepare_spans(scores, start, behind + longest - 1)
+        logits = span_logits(scores, prepared, firsts, offsets)  # (n_spans, n_types)
         targets = torch.zeros_like(logits)
         is_here = (entities[:, 0] >= start) & (entities[:, 0] < behind)
         first, offset, label = entities[is_here].T.contiguous()
@@ -194,11 +192,11 @@ def _span_losses(
 
     starts = range(0, max(1, n_tokens), SPAN_CHUNK)
     if len(starts) == 1:
-        chunks = [score_chunk(0, sums, *scores)]
+        chunks = [score_chunk(0, *scores)]
     else:
         # The features of all spans would take some 10 kB a token: they are made anew for the
         # gradient.
-        chunks = [checkpoint(score_chunk, i, sums, *scores, use_reentrant=False) for i in starts]
+        chunks = [checkpoint(score_chunk, i, *scores, use_reentrant=False) for i in starts]
     losses, chunk_logits, at_starts, at_ends = zip(*chunks, strict=True)
     logits = torch.cat(chunk_logits)
     # Spans of several chunks may end with the same token.

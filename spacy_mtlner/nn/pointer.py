@@ -2,13 +2,13 @@
 Recognition Model Based on Multi-Task Learning and Cascading Pointer Network" (MTL-NER).
 
 The paper pairs each start with the nearest end. Beside that, spans are scored here, by their start,
-end, inner tokens and length, so that nested entities of one type, and those that share a start, can
-be told apart.
+end, inner tokens, neighbours and length, so that nested entities of one type, and those that share
+a start, can be told apart.
 """
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from spacy_mtlner.nn.ragged import exact_dtype, group_rows
 from spacy_mtlner.nn.rnn import BiRNN, RNNKind
 
 SPAN_CHUNK = 1024  # Tokens whose spans are scored at once.
+ADDED_FEATURES = ("before.", "after.", "span_peaks.", "gate_starts.", "gate_ends.", "mix.")
 FIRST_LOGIT = -2.0  # Where the training data does not tell it: pipelines were saved without.
 
 
@@ -29,8 +30,17 @@ class PointerScores(NamedTuple):
     ends (Tensor): Logits of one ending with a token, eq. 10, shape (n_tokens, n_types).
     span_starts (Tensor): Tokens as starts of spans, shape (n_tokens, match_width).
     span_ends (Tensor): Tokens as ends of spans, shape (n_tokens, match_width).
-    span_tokens (Tensor): Tokens as parts of spans, shape (n_tokens, match_width).
+    span_tokens (Tensor): Tokens as parts of spans, of which the mean counts, shape (n_tokens,
+        match_width).
+    span_peaks (Tensor): Tokens as parts of spans, of which the largest counts, shape (n_tokens,
+        match_width).
+    gate_starts (Tensor): How far a token as the start of a span opens its features, shape
+        (n_tokens, match_width).
+    gate_ends (Tensor): The same of a token as the end, shape (n_tokens, match_width).
     span_lengths (Tensor): Lengths of spans, less 1, shape (max_length, match_width).
+    mix_weight (Tensor): Weights of the second layer over a span's features, shape (match_width,
+        match_width).
+    mix_bias (Tensor): Its bias, shape (match_width,).
     span_types (Tensor): The types' weights of a span's features, shape (n_types, match_width).
     classes (Tensor): Similarities of tokens and descriptions, before the softmax of eq. 12; the
         last is that of "O". Shape (n_tokens, n_types + 1), or (n_tokens, 0) without descriptions.
@@ -42,7 +52,12 @@ class PointerScores(NamedTuple):
     span_starts: Tensor
     span_ends: Tensor
     span_tokens: Tensor
+    span_peaks: Tensor
+    gate_starts: Tensor
+    gate_ends: Tensor
     span_lengths: Tensor
+    mix_weight: Tensor
+    mix_bias: Tensor
     span_types: Tensor
     classes: Tensor
     balance: Tensor
@@ -88,13 +103,20 @@ class PointerTagger(nn.Module):
             nn.init.constant_(linear.bias, first_logit)
         self.span_starts = nn.Linear(size, match_width)
         self.span_ends = nn.Linear(size, match_width)
+        self.before = nn.Linear(size, match_width, bias=False)
+        self.after = nn.Linear(size, match_width, bias=False)
         self.span_tokens = nn.Linear(size, match_width)
+        self.span_peaks = nn.Linear(size, match_width)
+        self.gate_starts = nn.Linear(size, match_width)
+        self.gate_ends = nn.Linear(size, match_width)
         self.span_lengths = nn.Parameter(torch.zeros(max_length, match_width))
+        self.mix = nn.Linear(match_width, match_width)
         self.span_types = nn.Parameter(torch.randn(n_types, match_width) / match_width**0.5)
         # The mean over a description of full length, to begin with.
         self.view = nn.Parameter(torch.full((description_length,), 1 / max(1, description_length)))
         self.view_bias = nn.Parameter(torch.zeros(1))
         self.balance = nn.Parameter(torch.zeros(1))
+        self.register_load_state_dict_pre_hook(_add_span_features)
 
     def forward(self, x: Tensor, lengths: Sequence[int]) -> PointerScores:
         """Score a batch of rows.
@@ -111,13 +133,19 @@ class PointerTagger(nn.Module):
             n_texts -= len(self.span_types) + 1
         n_tokens = sum(lengths[:n_texts])
         text = x[:n_tokens]
+        before, after = _neighbours(self.before(text), self.after(text), lengths[:n_texts])
         return PointerScores(
             self.starts(text),
             self.ends(text),
-            self.span_starts(text),
-            self.span_ends(text),
+            self.span_starts(text) + before,
+            self.span_ends(text) + after,
             self.span_tokens(text),
+            self.span_peaks(text),
+            self.gate_starts(text),
+            self.gate_ends(text),
             self.span_lengths,
+            self.mix.weight,
+            self.mix.bias,
             self.span_types,
             self._compare(text, x[n_tokens:], lengths[n_texts:]),
             self.balance,
@@ -137,6 +165,23 @@ class PointerTagger(nn.Module):
         weighted = x * embedding(columns, self.view[:, None])
         types = x.new_zeros((len(lengths), x.shape[1])).index_add(0, rows, weighted)
         return text @ (types + self.view_bias).T / math.sqrt(x.shape[1])
+
+
+def _add_span_features(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Pipelines were saved without some of the spans' features, which are nothing at zero."""
+    for name, weight in module.named_parameters():
+        if name.startswith(ADDED_FEATURES):
+            state.setdefault(prefix + name, torch.zeros_like(weight))
+
+
+def _neighbours(before: Tensor, after: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Move each token's values to the token behind it, and to that before it, within the rows."""
+    sizes = torch.tensor([n for n in lengths if n], dtype=torch.long, device=before.device)
+    behind = sizes.cumsum(0)
+    is_first, is_last = before.new_zeros((2, len(before), 1), dtype=torch.bool)
+    is_first[behind - sizes] = True
+    is_last[behind - 1] = True
+    return before.roll(1, 0).masked_fill(is_first, 0), after.roll(-1, 0).masked_fill(is_last, 0)
 
 
 def running_sums(values: Tensor) -> Tensor:
@@ -165,32 +210,74 @@ def list_spans(index: Tensor, row_ends: Tensor, max_length: int) -> tuple[Tensor
     return firsts, places - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
 
 
-def span_logits(
-    scores: PointerScores, sums: Tensor, firsts: Tensor, offsets: Tensor, first_sum: int = 0
-) -> Tensor:
-    """Score spans.
+class SpanParts(NamedTuple):
+    """What spans of some tokens are scored by, beside their first and last one.
 
-    The logit of start i, end j and type r is start_ir + end_jr + w_r relu(s_i + e_j + t_ij + l),
-    where s and e are features of the tokens as start and end, t is the mean of those of all tokens
-    of the span, and l are those of its length.
+    first (int): The first of the tokens.
+    sums (Tensor): `running_sums` of `span_tokens`.
+    peaks (Tensor): The largest `span_peaks` of the 1, 2, 4, ... tokens from each one on, shape
+        (n_levels, n_tokens, match_width).
+    """
+
+    first: int
+    sums: Tensor
+    peaks: Tensor
+
+
+def prepare_spans(scores: PointerScores, first: int = 0, behind: int | None = None) -> SpanParts:
+    """Prepare the scoring of spans.
 
     scores (PointerScores): The scores.
-    sums (Tensor): `running_sums` of `span_tokens`.
+    first (int): The first token of all spans that will be scored.
+    behind (Optional[int]): The offset behind the last one; None for all that follow.
+    RETURNS (SpanParts): What `span_logits` needs.
+    """
+    largest = [scores.span_peaks[first:behind]]
+    while 2 ** len(largest) <= len(scores.span_lengths):
+        table, size = largest[-1], 2 ** (len(largest) - 1)
+        joined = torch.maximum(table[:-size], table[size:])
+        largest.append(torch.cat([joined, table[len(joined) :]]))
+    sums = running_sums(scores.span_tokens[first:behind])
+    return SpanParts(first, sums, torch.stack(largest))
+
+
+def span_logits(scores: PointerScores, parts: SpanParts, firsts: Tensor, offsets: Tensor) -> Tensor:
+    """Score spans.
+
+    The logit of start i, end j and type r is start_ir + end_jr + w_r (x + relu(M x + b)), with
+    x = 2 sigmoid(g_i + h_j) relu(s_i + e_j + m_ij + p_ij + l). s and e are features of the tokens
+    as start and end, which know the token before and that behind the span; m is the mean and p the
+    largest of those of all its tokens; l are those of its length; g and h open or close them.
+
+    scores (PointerScores): The scores.
+    parts (SpanParts): What `prepare_spans` made of the tokens of these spans.
     firsts (Tensor): First token of each span, shape (n_spans,), int64.
     offsets (Tensor): Length less 1 of each span, below max_length, shape (n_spans,), int64.
-    first_sum (int): The token from which on the sums are.
     RETURNS (Tensor): The logits, shape (n_spans, n_types).
     """
     lasts = firsts + offsets
+    first_parts, behind_parts = firsts - parts.first, lasts + 1 - parts.first
     # In place: the spans are some 30 to a token, and their features the largest tensors of all.
-    means = embedding(lasts + 1 - first_sum, sums)
-    means -= embedding(firsts - first_sum, sums)
+    means = embedding(behind_parts, parts.sums)
+    means -= embedding(first_parts, parts.sums)
     means /= (offsets + 1)[:, None]
     features = means.to(scores.starts.dtype)
+    # Two runs of 2^level tokens, from the first one on and up to the last one, hold all of them.
+    level = (offsets + 1).log2().long()
+    peaks = parts.peaks.flatten(0, 1)
+    rows = level * parts.peaks.shape[1]
+    features += torch.maximum(
+        embedding(rows + first_parts, peaks), embedding(rows + behind_parts - 2**level, peaks)
+    )
     features += embedding(firsts, scores.span_starts)
     features += embedding(lasts, scores.span_ends)
     features += embedding(offsets, scores.span_lengths)
-    logits = features.relu_() @ scores.span_types.T
+    gates = embedding(firsts, scores.gate_starts)
+    gates += embedding(lasts, scores.gate_ends)
+    # 2 sigmoid(z) is 1 + tanh(z / 2).
+    features = torch.addcmul(features.relu_(), features, gates.mul_(0.5).tanh_())
+    mixed = torch.addmm(scores.mix_bias, features, scores.mix_weight.T)
+    logits = (features + mixed.relu_()) @ scores.span_types.T
     logits += embedding(firsts, scores.starts)
     logits += embedding(lasts, scores.ends)
     return logits

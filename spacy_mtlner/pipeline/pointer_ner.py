@@ -29,6 +29,7 @@ from spacy_mtlner.nn.pointer import (
     SPAN_CHUNK,
     PointerScores,
     list_spans,
+    prepare_spans,
     relative_shares,
     running_sums,
     span_logits,
@@ -45,6 +46,7 @@ from spacy_mtlner.pipeline.side_texts import SideTextComponent, SideTexts
 
 Matching = Literal["spans", "nearest"]
 OUTSIDE = "O"  # The description of what is no entity.
+PRUNING = 0.01  # Of the threshold: what less likely pointers begin or end is not scored.
 
 DEFAULT_CONFIG = """
 [model]
@@ -122,10 +124,11 @@ class PointerEntityRecognizer(SideTextComponent):
     """Finds contiguous entities, nested ones of any type included.
 
     A candidate of start i, end j and type r has the pointers' probability p: with matching "spans"
-    that of the span, see `span_logits`; with "nearest" sqrt(p_start p_end), and only the nearest
-    end behind each start is a candidate. The classification's evidence c is the mean over the
-    candidate's tokens of how near they are to r's description, relative to the nearest one:
-    exp(s_r - max s). The entity's score is p^(1 - fusion) c^fusion, in [0, 1].
+    that of the span, see `span_logits`, if its start and its end, as pointers of any type, have a
+    hundredth of the threshold; with "nearest" sqrt(p_start p_end), and only the nearest end behind
+    each start is a candidate. The classification's evidence c is the mean over the candidate's
+    tokens of how near they are to r's description, relative to the nearest one: exp(s_r - max s).
+    The entity's score is p^(1 - fusion) c^fusion, in [0, 1].
 
     nlp (Language): The pipeline, whose tokenizer and encoder read the descriptions.
     matching (Matching): How starts and ends are paired: "spans" or, as in the paper, "nearest".
@@ -423,9 +426,9 @@ class PointerEntityRecognizer(SideTextComponent):
 
         The types' scores f_r are independent of each other: a span may be of several. This is what
         they say of a span that is of one type at most: the odds f_r / (1 - f_r) of each type
-        against 1 for none, over their sum. With one type it is f itself. Whether another end is
-        nearer or a run of tokens goes on is not asked. A span that is discontinuous, or longer than
-        max_length, is none.
+        against 1 for none, over their sum. With one type it is f itself. Whether its pointers
+        are likely enough, another end is nearer or a run of tokens goes on is not asked. A span
+        that is discontinuous, or longer than max_length, is none.
 
         docs (Sequence[Doc]): The docs.
         entities (Sequence[Sequence[Entity]]): The spans of each doc; their labels are not read.
@@ -459,8 +462,7 @@ class PointerEntityRecognizer(SideTextComponent):
             assert means is not None
             return means.clamp(0, 1)
         if self.cfg["matching"] == "spans":
-            sums = running_sums(scores.span_tokens)
-            logits = span_logits(scores, sums, firsts, sizes - 1)
+            logits = span_logits(scores, prepare_spans(scores), firsts, sizes - 1)
             values = self._borrow(logits).sigmoid()
         else:
             starts = self._borrow(scores.starts)[firsts].sigmoid()
@@ -471,13 +473,18 @@ class PointerEntityRecognizer(SideTextComponent):
         self, scores: PointerScores, row_ends: Tensor, shares: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Start, end, type and score of all spans that reach the threshold, chunk by chunk."""
-        index = torch.arange(len(row_ends), device=row_ends.device)
         longest = len(scores.span_lengths)
-        for first in range(0, len(index), SPAN_CHUNK):
-            chunk = index[first : first + SPAN_CHUNK]
-            sums = running_sums(scores.span_tokens[first : first + SPAN_CHUNK + longest])
-            firsts, offsets = list_spans(chunk, row_ends[chunk], longest)
-            values = self._borrow(span_logits(scores, sums, firsts, offsets, first)).sigmoid()
+        least = PRUNING * self.cfg["threshold"]
+        is_start, is_end = (
+            pointers.amax(1).sigmoid() >= least for pointers in (scores.starts, scores.ends)
+        )
+        for first in range(0, len(row_ends), SPAN_CHUNK):
+            starts = first + is_start[first : first + SPAN_CHUNK].nonzero()[:, 0]
+            parts = prepare_spans(scores, first, first + SPAN_CHUNK + longest - 1)
+            firsts, offsets = list_spans(starts, row_ends[starts], longest)
+            kept = is_end[firsts + offsets]
+            firsts, offsets = firsts[kept], offsets[kept]
+            values = self._borrow(span_logits(scores, parts, firsts, offsets)).sigmoid()
             behind = firsts + offsets + 1
             if shares is not None:
                 values = self._fuse(

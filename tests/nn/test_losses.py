@@ -21,7 +21,7 @@ from spacy_mtlner.nn.losses import (
     span_loss,
     weighted_mean,
 )
-from spacy_mtlner.nn.pointer import PointerScores, running_sums, span_logits
+from spacy_mtlner.nn.pointer import PointerScores, prepare_spans, span_logits
 from spacy_mtlner.nn.seq2seq import Seq2SeqScores
 from spacy_mtlner.nn.span import SpanScores
 from spacy_mtlner.nn.tagger import CRFScores
@@ -120,7 +120,10 @@ NOTHING = 1e-12  # What a difference of running sums may leave.
 # First token, length less one and type: nested, sharing a start or an end, of the longest length.
 SPANS = [(0, 2, 0), (0, 0, 0), (1, 1, 1), (3, 3, 1), (5, 1, 1), (5, 1, 0), (9, 0, 0), (10, 1, 1)]
 ROW_OF = [row for row, length in enumerate(LENGTHS) for _ in range(length)]
-TOKEN_PARTS = ("starts", "ends", "span_starts", "span_ends", "span_tokens", "classes")
+TOKEN_PARTS = (
+    *("starts", "ends", "span_starts", "span_ends", "span_tokens", "span_peaks"),
+    *("gate_starts", "gate_ends", "classes"),
+)
 # Rows with different weights, one of them not annotated.
 WEIGHTS = torch.tensor([0.5, 3.0, 1.0, 2.0, 7.0], dtype=torch.double)
 ANNOTATED = torch.tensor([True, True, True, True, False])
@@ -131,10 +134,10 @@ def make_pointer_scores(described: bool = True, n_tokens: int = sum(LENGTHS)) ->
     shapes = (
         (n_tokens, N_TYPES),
         (n_tokens, N_TYPES),
-        (n_tokens, MATCH),
-        (n_tokens, MATCH),
-        (n_tokens, MATCH),
+        *[(n_tokens, MATCH)] * 6,
         (MAX_LENGTH, MATCH),
+        (MATCH, MATCH),
+        (MATCH,),
         (N_TYPES, MATCH),
         (n_tokens, (N_TYPES + 1) * described),
         (1,),
@@ -189,7 +192,7 @@ def parts_by_loop(
         return -positive_weight * math.log(p) if is_there else -math.log(1 - p)
 
     scores = PointerScores(*(score.detach() for score in scores))
-    sums = running_sums(scores.span_tokens)
+    prepared = prepare_spans(scores)
     n_counted = sum(n for n, counts in zip(LENGTHS, annotated.tolist(), strict=True) if counts)
     spans = set(map(tuple, gold.spans.tolist()))
     pointers = classes = 0.0
@@ -209,7 +212,7 @@ def parts_by_loop(
             j = i + size
             if j >= len(ROW_OF) or ROW_OF[j] != row or not gold.known[i : j + 1].all():
                 continue
-            logits = span_logits(scores, sums, torch.tensor([i]), torch.tensor([size]))
+            logits = span_logits(scores, prepared, torch.tensor([i]), torch.tensor([size]))
             pointers += weight * cross_entropy(logits[0, r], (i, size, r) in spans)
             known[i, size, r] = float(logits[0, r])
     for i, size, r in known.keys() & spans:

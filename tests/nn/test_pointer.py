@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from spacy_mtlner.nn.pointer import (
+    ADDED_FEATURES,
     PointerScores,
     PointerTagger,
     list_spans,
+    prepare_spans,
     relative_shares,
     running_sums,
     span_logits,
@@ -21,7 +23,9 @@ from spacy_mtlner.nn.resize import copy_first_outputs
 from spacy_mtlner.nn.rnn import RNNKind
 
 WIDTH, N_TYPES, MATCH, MAX_LENGTH, DESCRIPTION = 4, 3, 7, 5, 6
-HEADS = ("starts", "ends", "span_starts", "span_ends", "span_tokens")  # Linear in the vectors.
+# Linear in the vectors of the tokens.
+HEADS = ("starts", "ends", "span_tokens", "span_peaks", "gate_starts", "gate_ends")
+TOKEN_PARTS = (*HEADS, "span_starts", "span_ends")  # These know the token's neighbours.
 
 
 def make_tagger(n_types: int = N_TYPES, **settings: Any) -> PointerTagger:
@@ -49,10 +53,10 @@ def make_scores(n_tokens: int, max_length: int = MAX_LENGTH) -> PointerScores:
     shapes = (
         (n_tokens, N_TYPES),
         (n_tokens, N_TYPES),
-        (n_tokens, MATCH),
-        (n_tokens, MATCH),
-        (n_tokens, MATCH),
+        *[(n_tokens, MATCH)] * 6,
         (max_length, MATCH),
+        (MATCH, MATCH),
+        (MATCH,),
         (N_TYPES, MATCH),
         (n_tokens, N_TYPES + 1),
         (1,),
@@ -82,10 +86,10 @@ def test_shapes(rnn: RNNKind | None, description_length: int) -> None:
     assert [tuple(score.shape) for score in scores] == [
         (6, N_TYPES),
         (6, N_TYPES),
-        (6, MATCH),
-        (6, MATCH),
-        (6, MATCH),
+        *[(6, MATCH)] * 6,
         (MAX_LENGTH, MATCH),
+        (MATCH, MATCH),
+        (MATCH,),
         (N_TYPES, MATCH),
         (6, N_TYPES + 1 if description_length else 0),
         (1,),
@@ -93,7 +97,7 @@ def test_shapes(rnn: RNNKind | None, description_length: int) -> None:
     assert tagger.starts.in_features == size
     # A text's scores depend on its own tokens and the descriptions alone.
     alone = tagger(x[2:], [*texts[1:], *descriptions])
-    for name in (*HEADS, "classes"):
+    for name in (*TOKEN_PARTS, "classes"):
         torch.testing.assert_close(getattr(alone, name), getattr(scores, name)[2:])
 
 
@@ -104,6 +108,41 @@ def test_linear_heads() -> None:
     scores = tagger(x, [2, 3])
     for name in HEADS:
         torch.testing.assert_close(getattr(scores, name), getattr(tagger, name)(x))
+
+
+def test_starts_and_ends_of_spans_know_their_neighbours() -> None:
+    tagger = randomize(make_tagger(description_length=0))
+    x = torch.randn(6, WIDTH)
+    scores = tagger(x, [2, 0, 3, 1])
+    nothing = torch.zeros(WIDTH)
+    before = torch.stack([nothing, x[0], nothing, x[2], x[3], nothing])
+    after = torch.stack([x[1], nothing, x[3], x[4], nothing, nothing])
+    expected = tagger.span_starts(x) + before @ tagger.before.weight.T
+    torch.testing.assert_close(scores.span_starts, expected)
+    expected = tagger.span_ends(x) + after @ tagger.after.weight.T
+    torch.testing.assert_close(scores.span_ends, expected)
+
+
+def test_weights_without_some_features_of_spans() -> None:
+    """Without them, a span's features are those of its start, end, mean and length alone."""
+    torch.manual_seed(0)
+    tagger = randomize(make_tagger(description_length=0))
+    state = {k: v for k, v in tagger.state_dict().items() if not k.startswith(ADDED_FEATURES)}
+    old = randomize(make_tagger(description_length=0))
+    old.load_state_dict(state)
+    x = torch.randn(5, WIDTH)
+    scores = old(x, [5])
+    firsts, offsets = list_spans(torch.arange(5), torch.full((5,), 5), MAX_LENGTH)
+    logits = span_logits(scores, prepare_spans(scores), firsts, offsets)
+    for i, offset, row in zip(firsts.tolist(), offsets.tolist(), logits, strict=True):
+        inner = x[i : i + offset + 1]
+        features = tagger.span_starts(x[i]) + tagger.span_ends(x[i + offset])
+        features = features + tagger.span_tokens(inner).mean(0) + tagger.span_lengths[offset]
+        expected = tagger.span_types @ features.relu()
+        torch.testing.assert_close(row, expected + tagger.starts(x[i]) + tagger.ends(inner[-1]))
+    del state["span_tokens.bias"]
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\).*span_tokens\.bias"):
+        old.load_state_dict(state)
 
 
 def test_few_tokens_are_pointed_at_to_begin_with() -> None:
@@ -206,7 +245,7 @@ def test_copy_first_outputs(rnn: RNNKind | None, description_length: int) -> Non
     before, after = score(old, 2), score(new, 4)
     for name in ("starts", "ends"):
         torch.testing.assert_close(getattr(after, name)[:, :2], getattr(before, name))
-    for name in (*HEADS[2:], "span_lengths", "balance"):
+    for name in (*TOKEN_PARTS[2:], "span_lengths", "mix_weight", "mix_bias", "balance"):
         torch.testing.assert_close(getattr(after, name), getattr(before, name))
     assert torch.equal(after.span_types[:2], before.span_types)
     if description_length:
@@ -227,10 +266,18 @@ def test_copy_first_outputs(rnn: RNNKind | None, description_length: int) -> Non
 
 def span_by_loop(scores: PointerScores, i: int, j: int, r: int) -> float:
     logit = scores.starts[i, r] + scores.ends[j, r]
+    features = []
     for k in range(MATCH):
-        mean = sum(scores.span_tokens[t, k] for t in range(i, j + 1)) / (j + 1 - i)
+        inner = range(i, j + 1)
         feature = scores.span_starts[i, k] + scores.span_ends[j, k] + scores.span_lengths[j - i, k]
-        logit = logit + scores.span_types[r, k] * max(0.0, float(feature + mean))
+        feature += sum(scores.span_tokens[t, k] for t in inner) / len(inner)
+        feature += max(scores.span_peaks[t, k] for t in inner)
+        gate = 2 / (1 + math.exp(-scores.gate_starts[i, k] - scores.gate_ends[j, k]))
+        features.append(gate * max(0.0, float(feature)))
+    for k in range(MATCH):
+        mixed = sum(scores.mix_weight[k, n] * features[n] for n in range(MATCH))
+        second = max(0.0, float(mixed + scores.mix_bias[k]))
+        logit = logit + scores.span_types[r, k] * (features[k] + second)
     return float(logit)
 
 
@@ -257,31 +304,44 @@ def test_list_spans(lengths: list[int], index: list[int] | None, max_length: int
     ]
 
 
-def test_span_logits() -> None:
-    scores = make_scores(9, 4)
-    spans = [(0, 0), (3, 2), (8, 0), (5, 3), (3, 2), (0, 3)]
-    firsts, offsets = torch.tensor(spans).T
-    logits = span_logits(scores, running_sums(scores.span_tokens), firsts, offsets)
-    for (i, offset), row in zip(spans, logits.tolist(), strict=True):
-        expected = [span_by_loop(scores, i, i + offset, r) for r in range(N_TYPES)]
-        assert row == pytest.approx(expected)
+@pytest.mark.parametrize("max_length", [1, 2, 3, 4, 7, 8, 9])
+def test_span_logits(max_length: int) -> None:
+    scores = make_scores(9, max_length)
+    spans = [(i, n) for i in range(9) for n in range(max_length) if i + n < 9]
+    for chosen in (spans, [spans[-1], spans[0], spans[-1]]):
+        firsts, offsets = torch.tensor(chosen).T
+        logits = span_logits(scores, prepare_spans(scores), firsts, offsets)
+        for (i, offset), row in zip(chosen, logits.tolist(), strict=True):
+            expected = [span_by_loop(scores, i, i + offset, r) for r in range(N_TYPES)]
+            assert row == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("first", "behind"), [(0, 4), (3, 9), (5, 20), (8, None)])
+def test_spans_of_some_tokens(first: int, behind: int | None) -> None:
+    scores = make_scores(9)
+    end = min(9, behind or 9)
+    index = torch.arange(first, end)
+    firsts, offsets = list_spans(index, torch.full_like(index, end), MAX_LENGTH)
+    expected = span_logits(scores, prepare_spans(scores), firsts, offsets)
+    found = span_logits(scores, prepare_spans(scores, first, behind), firsts, offsets)
+    torch.testing.assert_close(found, expected)
 
 
 def test_span_logits_do_not_depend_on_other_rows() -> None:
     scores = make_scores(9)
-    parts = {name: getattr(scores, name) for name in HEADS}
+    parts = {name: getattr(scores, name) for name in TOKEN_PARTS}
     own = scores._replace(**{name: part[4:] for name, part in parts.items()})
     firsts, offsets = list_spans(torch.arange(5), torch.full((5,), 5), 3)
-    alone = span_logits(own, running_sums(own.span_tokens), firsts, offsets)
-    beside = span_logits(scores, running_sums(scores.span_tokens), firsts + 4, offsets)
+    alone = span_logits(own, prepare_spans(own), firsts, offsets)
+    beside = span_logits(scores, prepare_spans(scores), firsts + 4, offsets)
     torch.testing.assert_close(beside, alone)
 
 
 def test_span_logits_have_gradients_for_every_part() -> None:
     leaves = PointerScores(*(score.requires_grad_() for score in make_scores(4, 2)))
     firsts, offsets = list_spans(torch.arange(4), ends_of_rows([3, 1]), 2)
-    span_logits(leaves, running_sums(leaves.span_tokens), firsts, offsets).sum().backward()
-    for name in (*HEADS, "span_lengths", "span_types"):
+    span_logits(leaves, prepare_spans(leaves), firsts, offsets).sum().backward()
+    for name in (*TOKEN_PARTS, "span_lengths", "mix_weight", "mix_bias", "span_types"):
         assert getattr(leaves, name).grad.abs().sum() > 0
 
 
@@ -289,11 +349,11 @@ def test_gradients_are_the_same_every_time_with_several_threads() -> None:
     """So that a training can be repeated: many spans add to the gradient of one token."""
     lengths, n_threads = [300] * 4, torch.get_num_threads()
     scores = PointerScores(*(part.float() for part in make_scores(sum(lengths))))
-    leaves = [part.requires_grad_() for part in scores[:7]]
+    leaves = [part.requires_grad_() for part in scores[:11]]
     spans = list_spans(torch.arange(sum(lengths)), ends_of_rows(lengths), MAX_LENGTH)
 
     def differentiate() -> tuple[Tensor, ...]:
-        logits = span_logits(scores, running_sums(scores.span_tokens), *spans)
+        logits = span_logits(scores, prepare_spans(scores), *spans)
         return torch.autograd.grad((logits * logits.detach().sin()).sum(), leaves)
 
     torch.set_num_threads(2)
@@ -308,7 +368,7 @@ def test_gradients_are_the_same_every_time_with_several_threads() -> None:
 def test_span_logits_of_no_tokens() -> None:
     scores = make_scores(0)
     nothing = torch.zeros(0, dtype=torch.long)
-    logits = span_logits(scores, running_sums(scores.span_tokens), nothing, nothing)
+    logits = span_logits(scores, prepare_spans(scores), nothing, nothing)
     assert logits.shape == (0, N_TYPES)
 
 

@@ -24,7 +24,7 @@ from thinc.api import Model
 
 from spacy_mtlner.entities import Entity, read_entities, write_entities
 from spacy_mtlner.models.torch_layer import get_module_shim
-from spacy_mtlner.nn.pointer import FIRST_LOGIT, PointerScores, running_sums, span_logits
+from spacy_mtlner.nn.pointer import FIRST_LOGIT, PointerScores, prepare_spans, span_logits
 from spacy_mtlner.pipeline import pointer_ner
 from spacy_mtlner.pipeline.pointer_ner import PointerEntityRecognizer
 from spacy_mtlner.pipeline.side_texts import SideTextEncoder
@@ -1164,10 +1164,10 @@ def random_scores(seed: int = 0, *, described: bool = True, scale: float = 1.0) 
     shapes = (
         (n_tokens, n_types),
         (n_tokens, n_types),
-        (n_tokens, MATCH),
-        (n_tokens, MATCH),
-        (n_tokens, MATCH),
+        *[(n_tokens, MATCH)] * 6,
         (LONGEST, MATCH),
+        (MATCH, MATCH),
+        (MATCH,),
         (n_types, MATCH),
         (n_tokens, (n_types + 1) * described),
         (1,),
@@ -1187,7 +1187,7 @@ def decode_by_loop(
 ) -> list[list[tuple[str, int, int, float]]]:
     """All candidates, one after the other, as the component's docstring tells."""
     starts, ends, classes = scores.starts, scores.ends, scores.classes
-    sums = running_sums(scores.span_tokens)
+    prepared = prepare_spans(scores)
     n_types = len(LABELS)
     trained = [r for r, label in enumerate(LABELS) if label not in untrained]
 
@@ -1198,7 +1198,7 @@ def decode_by_loop(
         return sigmoid(logit(r) if r in trained else max(logit(other) for other in trained))
 
     def span(i: int, j: int, r: int) -> Any:
-        return span_logits(scores, sums, torch.tensor([i]), torch.tensor([j - i]))[0, r]
+        return span_logits(scores, prepared, torch.tensor([i]), torch.tensor([j - i]))[0, r]
 
     def fuse(p: float, i: int, j: int, r: int) -> float:
         if not classes.shape[1]:
@@ -1215,6 +1215,10 @@ def decode_by_loop(
             reach = [j for j in row if i <= j < i + LONGEST]
             if matching == "spans":
                 for j in reach:
+                    if max(starts[i]).sigmoid() < threshold / 100:
+                        continue
+                    if max(ends[j]).sigmoid() < threshold / 100:
+                        continue
                     p = borrow(lambda r, i=i, j=j: span(i, j, r), r)
                     candidates.append((i, j, r, fuse(p, i, j, r)))
                 continue
