@@ -18,7 +18,6 @@ from torch.utils.checkpoint import checkpoint
 from spacy_mtlner.codecs.relations import N_RELATIONS
 from spacy_mtlner.nn.crf import crf_log_likelihood
 from spacy_mtlner.nn.pointer import (
-    SPAN_CHUNK,
     PointerScores,
     list_spans,
     prepare_spans,
@@ -31,6 +30,7 @@ from spacy_mtlner.nn.tagger import CRFScores
 if TYPE_CHECKING:  # It imports transformers' models, which takes seconds.
     from spacy_mtlner.nn.seq2seq import Seq2SeqScores
 
+SPAN_CHUNK = 256  # Tokens whose spans are learned at once: what the gradient needs takes memory.
 NO_RIVAL = -1e4  # Instead of minus infinity, of which gradients are no numbers.
 
 
@@ -194,7 +194,7 @@ def _span_losses(
     if len(starts) == 1:
         chunks = [score_chunk(0, *scores)]
     else:
-        # The features of all spans would take some 10 kB a token: they are made anew for the
+        # The features of all spans would take up to 90 kB a token: they are made anew for the
         # gradient.
         chunks = [checkpoint(score_chunk, i, *scores, use_reentrant=False) for i in starts]
     losses, chunk_logits, at_starts, at_ends = zip(*chunks, strict=True)

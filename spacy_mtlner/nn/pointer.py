@@ -17,7 +17,6 @@ from torch.nn.functional import embedding  # Faster than an index, and its gradi
 from spacy_mtlner.nn.ragged import exact_dtype, group_rows
 from spacy_mtlner.nn.rnn import BiRNN, RNNKind
 
-SPAN_CHUNK = 1024  # Tokens whose spans are scored at once.
 ADDED_FEATURES = ("before.", "after.", "span_peaks.", "gate_starts.", "gate_ends.", "mix.")
 FIRST_LOGIT = -2.0  # Where the training data does not tell it: pipelines were saved without.
 

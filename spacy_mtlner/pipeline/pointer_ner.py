@@ -26,7 +26,6 @@ from spacy_mtlner.models.pointer_tagger import PointerInputs
 from spacy_mtlner.nn.losses import PointerGold, pointer_loss
 from spacy_mtlner.nn.pointer import (
     FIRST_LOGIT,
-    SPAN_CHUNK,
     PointerScores,
     list_spans,
     prepare_spans,
@@ -46,6 +45,7 @@ from spacy_mtlner.pipeline.side_texts import SideTextComponent, SideTexts
 
 Matching = Literal["spans", "nearest"]
 OUTSIDE = "O"  # The description of what is no entity.
+SPAN_CHUNK = 1024  # Tokens whose spans are scored at once.
 PRUNING = 0.01  # Of the threshold: what less likely pointers begin or end is not scored.
 
 DEFAULT_CONFIG = """
