@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # It imports transformers' models, which takes seconds.
     from spacy_mtlner.nn.seq2seq import Seq2SeqScores
 
 SPAN_CHUNK = 256  # Tokens whose spans are learned at once: what the gradient needs takes memory.
+MAX_CHUNKS = 64  # Of a batch: the gradient of each is added to that of all tokens.
 NO_RIVAL = -1e4  # Instead of minus infinity, of which gradients are no numbers.
 
 
@@ -167,13 +168,14 @@ def _span_losses(
     n_unknown = torch.cat([row_ends.new_zeros(1), (~gold.known).cumsum(0)])
     n_tokens, longest = len(row_ends), len(scores.span_lengths)
     entities = gold.spans[gold.spans[:, 0].argsort(stable=True)]
+    step = max(SPAN_CHUNK, n_tokens // MAX_CHUNKS)
 
     def score_chunk(start: int, *parts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of the spans that begin in a chunk: their loss, the logits of the entities, and the
         strength of the others at their first tokens and at their last ones.
         """
         scores = PointerScores(*parts)
-        behind = min(start + SPAN_CHUNK, n_tokens)
+        behind = min(start + step, n_tokens)
         index = torch.arange(start, behind, device=row_ends.device)
         firsts, offsets = list_spans(index, row_ends[index], longest)
         prepared = prepare_spans(scores, start, behind + longest - 1)
@@ -190,7 +192,7 @@ def _span_losses(
         at_ends = _logsumexp_by(firsts + offsets - start, others, len(index) + longest - 1)
         return loss, logits[places, label], at_starts, at_ends
 
-    starts = range(0, max(1, n_tokens), SPAN_CHUNK)
+    starts = range(0, max(1, n_tokens), step)
     if len(starts) == 1:
         chunks = [score_chunk(0, *scores)]
     else:

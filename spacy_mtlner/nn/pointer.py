@@ -132,12 +132,12 @@ class PointerTagger(nn.Module):
             n_texts -= len(self.span_types) + 1
         n_tokens = sum(lengths[:n_texts])
         text = x[:n_tokens]
-        before, after = _neighbours(self.before(text), self.after(text), lengths[:n_texts])
+        sizes = lengths[:n_texts]
         return PointerScores(
             self.starts(text),
             self.ends(text),
-            self.span_starts(text) + before,
-            self.span_ends(text) + after,
+            self.span_starts(text) + _shift(self.before(text), sizes, 1),
+            self.span_ends(text) + _shift(self.after(text), sizes, -1),
             self.span_tokens(text),
             self.span_peaks(text),
             self.gate_starts(text),
@@ -167,20 +167,22 @@ class PointerTagger(nn.Module):
 
 
 def _add_span_features(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Pipelines were saved without some of the spans' features, which are nothing at zero."""
+    """Pipelines were saved without some of the spans' features, which are nothing at zero; the
+    second layer is next to nothing, as at zero it could not learn.
+    """
     for name, weight in module.named_parameters():
         if name.startswith(ADDED_FEATURES):
-            state.setdefault(prefix + name, torch.zeros_like(weight))
+            value = 1e-5 if name == "mix.bias" else 0.0
+            state.setdefault(prefix + name, torch.full_like(weight, value))
 
 
-def _neighbours(before: Tensor, after: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Move each token's values to the token behind it, and to that before it, within the rows."""
-    sizes = torch.tensor([n for n in lengths if n], dtype=torch.long, device=before.device)
+def _shift(values: Tensor, lengths: Sequence[int], by: int) -> Tensor:
+    """Move each token's values to the next one (1) or the one before (-1) of its row."""
+    sizes = torch.tensor([n for n in lengths if n], dtype=torch.long, device=values.device)
     behind = sizes.cumsum(0)
-    is_first, is_last = before.new_zeros((2, len(before), 1), dtype=torch.bool)
-    is_first[behind - sizes] = True
-    is_last[behind - 1] = True
-    return before.roll(1, 0).masked_fill(is_first, 0), after.roll(-1, 0).masked_fill(is_last, 0)
+    moved = values.roll(by, 0)
+    moved[behind - sizes if by > 0 else behind - 1] = 0  # The row's first or last one has none.
+    return moved
 
 
 def running_sums(values: Tensor) -> Tensor:
@@ -266,7 +268,7 @@ def span_logits(scores: PointerScores, parts: SpanParts, firsts: Tensor, offsets
     peaks = parts.peaks.flatten(0, 1)
     rows = level * parts.peaks.shape[1]
     features += torch.maximum(
-        embedding(rows + first_parts, peaks), embedding(rows + behind_parts - 2**level, peaks)
+        embedding(rows + first_parts, peaks), embedding(rows + behind_parts - (1 << level), peaks)
     )
     features += embedding(firsts, scores.span_starts)
     features += embedding(lasts, scores.span_ends)

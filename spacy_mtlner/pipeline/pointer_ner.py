@@ -46,7 +46,7 @@ from spacy_mtlner.pipeline.side_texts import SideTextComponent, SideTexts
 Matching = Literal["spans", "nearest"]
 OUTSIDE = "O"  # The description of what is no entity.
 SPAN_CHUNK = 1024  # Tokens whose spans are scored at once.
-PRUNING = 0.01  # Of the threshold: what less likely pointers begin or end is not scored.
+PRUNING = 0.01  # Of the p of an entity: what less likely pointers begin or end is not scored.
 
 DEFAULT_CONFIG = """
 [model]
@@ -125,10 +125,10 @@ class PointerEntityRecognizer(SideTextComponent):
 
     A candidate of start i, end j and type r has the pointers' probability p: with matching "spans"
     that of the span, see `span_logits`, if its start and its end, as pointers of any type, have a
-    hundredth of the threshold; with "nearest" sqrt(p_start p_end), and only the nearest end behind
-    each start is a candidate. The classification's evidence c is the mean over the candidate's
-    tokens of how near they are to r's description, relative to the nearest one: exp(s_r - max s).
-    The entity's score is p^(1 - fusion) c^fusion, in [0, 1].
+    hundredth of the p that the threshold needs; with "nearest" sqrt(p_start p_end), and only the
+    nearest end behind each start is a candidate. The classification's evidence c is the mean over
+    the candidate's tokens of how near they are to r's description, relative to the nearest one:
+    exp(s_r - max s). The entity's score is p^(1 - fusion) c^fusion, in [0, 1].
 
     nlp (Language): The pipeline, whose tokenizer and encoder read the descriptions.
     matching (Matching): How starts and ends are paired: "spans" or, as in the paper, "nearest".
@@ -462,7 +462,13 @@ class PointerEntityRecognizer(SideTextComponent):
             assert means is not None
             return means.clamp(0, 1)
         if self.cfg["matching"] == "spans":
-            logits = span_logits(scores, prepare_spans(scores), firsts, sizes - 1)
+            logits = scores.starts.new_empty((len(firsts), scores.starts.shape[1]))
+            chunks = firsts // SPAN_CHUNK
+            for chunk in chunks.unique().tolist():
+                here, first = (chunks == chunk).nonzero()[:, 0], chunk * SPAN_CHUNK
+                behind = first + SPAN_CHUNK + len(scores.span_lengths) - 1
+                parts = prepare_spans(scores, first, behind)
+                logits[here] = span_logits(scores, parts, firsts[here], sizes[here] - 1)
             values = self._borrow(logits).sigmoid()
         else:
             starts = self._borrow(scores.starts)[firsts].sigmoid()
@@ -474,9 +480,12 @@ class PointerEntityRecognizer(SideTextComponent):
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Start, end, type and score of all spans that reach the threshold, chunk by chunk."""
         longest = len(scores.span_lengths)
-        least = PRUNING * self.cfg["threshold"]
+        fusion = self.cfg["fusion"] if shares is not None else 0.0
+        # The least p of which p^(1 - fusion) can reach the threshold.
+        least = PRUNING * self.cfg["threshold"] ** (1 / (1 - fusion)) if fusion < 1 else 0.0
         is_start, is_end = (
-            pointers.amax(1).sigmoid() >= least for pointers in (scores.starts, scores.ends)
+            self._borrow(pointers).amax(1).sigmoid() >= least
+            for pointers in (scores.starts, scores.ends)
         )
         for first in range(0, len(row_ends), SPAN_CHUNK):
             starts = first + is_start[first : first + SPAN_CHUNK].nonzero()[:, 0]

@@ -1,3 +1,4 @@
+import functools
 import gc
 import importlib.util
 import itertools
@@ -1200,6 +1201,12 @@ def decode_by_loop(
     def span(i: int, j: int, r: int) -> Any:
         return span_logits(scores, prepared, torch.tensor([i]), torch.tensor([j - i]))[0, r]
 
+    def likeliest(logits: torch.Tensor) -> float:
+        return max(sigmoid(logits[r]) for r in trained)
+
+    weight = 1 - fusion * bool(classes.shape[1])
+    least = threshold ** (1 / weight) / 100 if weight else 0.0
+
     def fuse(p: float, i: int, j: int, r: int) -> float:
         if not classes.shape[1]:
             return p
@@ -1215,9 +1222,7 @@ def decode_by_loop(
             reach = [j for j in row if i <= j < i + LONGEST]
             if matching == "spans":
                 for j in reach:
-                    if max(starts[i]).sigmoid() < threshold / 100:
-                        continue
-                    if max(ends[j]).sigmoid() < threshold / 100:
+                    if min(likeliest(starts[i]), likeliest(ends[j])) < least:
                         continue
                     p = borrow(lambda r, i=i, j=j: span(i, j, r), r)
                     candidates.append((i, j, r, fuse(p, i, j, r)))
@@ -1365,6 +1370,21 @@ def test_untrained_types_have_the_likeliest_boundaries(matching: str, untrained:
             fusion=0.5,
             untrained=untrained,
         )
+
+
+def test_untrained_types_do_not_decide_what_is_scored() -> None:
+    component, docs = make_decoder(matching="spans", fusion=0.0)
+    scores = random_scores()
+    component.cfg["untrained"] = ["C"]
+    for pointers in (scores.starts, scores.ends):
+        pointers -= 50.0
+    likely = scores._replace(span_types=scores.span_types + 100.0)
+    assert not any(component.decode(docs, likely))
+    for pointers in (likely.starts, likely.ends):
+        pointers[:, 2] = 0.0
+    assert not any(component.decode(docs, likely))
+    component.cfg["untrained"] = []
+    assert any(component.decode(docs, likely))
 
 
 @pytest.mark.parametrize("matching", ["spans", "nearest"])
@@ -1853,7 +1873,7 @@ def test_names_resolve() -> None:
     [{}, {"beta": 1.0}, {"matching": "nearest"}, {"beta": 0.0}],
     ids=lambda config: str(config),
 )
-def test_class_probabilities(config: dict[str, Any]) -> None:
+def test_class_probabilities(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each candidate with its scores for all types; of one that is none, no type has any."""
     nlp = make_trained(steps=8, **config)
     component = pointers_of(nlp)
@@ -1876,6 +1896,9 @@ def test_class_probabilities(config: dict[str, Any]) -> None:
                     assert row[i] / row[-1] == pytest.approx(score / (1 - score), rel=1e-3)
                     n_compared += 1
     assert n_compared > 5
+    monkeypatch.setattr(pointer_ner, "SPAN_CHUNK", 2)
+    in_chunks = component.class_probabilities(docs, asked)
+    assert all(map(functools.partial(numpy.allclose, atol=1e-6), in_chunks, found))
 
 
 def test_class_probabilities_of_one_type_are_its_scores() -> None:
