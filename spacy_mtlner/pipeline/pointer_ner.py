@@ -464,10 +464,10 @@ class PointerEntityRecognizer(SideTextComponent):
         if self.cfg["matching"] == "spans":
             logits = scores.starts.new_empty((len(firsts), scores.starts.shape[1]))
             chunks = firsts // SPAN_CHUNK
+            reach = SPAN_CHUNK + len(scores.span_lengths) - 1
             for chunk in chunks.unique().tolist():
                 here, first = (chunks == chunk).nonzero()[:, 0], chunk * SPAN_CHUNK
-                behind = first + SPAN_CHUNK + len(scores.span_lengths) - 1
-                parts = prepare_spans(scores, first, behind)
+                parts = prepare_spans(scores, first, first + reach)
                 logits[here] = span_logits(scores, parts, firsts[here], sizes[here] - 1)
             values = self._borrow(logits).sigmoid()
         else:
