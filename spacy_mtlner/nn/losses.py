@@ -178,7 +178,7 @@ def _span_losses(
         behind = min(start + step, n_tokens)
         index = torch.arange(start, behind, device=row_ends.device)
         firsts, offsets = list_spans(index, row_ends[index], longest)
-        prepared = prepare_spans(scores, start, behind + longest - 1)
+        prepared = prepare_spans(scores, start, behind)
         logits = span_logits(scores, prepared, firsts, offsets)  # (n_spans, n_types)
         targets = torch.zeros_like(logits)
         is_here = (entities[:, 0] >= start) & (entities[:, 0] < behind)

@@ -130,9 +130,9 @@ class PointerTagger(nn.Module):
         n_texts = len(lengths)
         if len(self.view):
             n_texts -= len(self.span_types) + 1
-        n_tokens = sum(lengths[:n_texts])
-        text = x[:n_tokens]
         sizes = lengths[:n_texts]
+        n_tokens = sum(sizes)
+        text = x[:n_tokens]
         return PointerScores(
             self.starts(text),
             self.ends(text),
@@ -229,16 +229,18 @@ def prepare_spans(scores: PointerScores, first: int = 0, behind: int | None = No
     """Prepare the scoring of spans.
 
     scores (PointerScores): The scores.
-    first (int): The first token of all spans that will be scored.
+    first (int): The first token at which a span that will be scored begins.
     behind (Optional[int]): The offset behind the last one; None for all that follow.
     RETURNS (SpanParts): What `span_logits` needs.
     """
-    largest = [scores.span_peaks[first:behind]]
-    while 2 ** len(largest) <= len(scores.span_lengths):
+    longest = len(scores.span_lengths)
+    tokens = slice(first, None if behind is None else behind + longest - 1)
+    largest = [scores.span_peaks[tokens]]
+    while 2 ** len(largest) <= longest:
         table, size = largest[-1], 2 ** (len(largest) - 1)
         joined = torch.maximum(table[:-size], table[size:])
         largest.append(torch.cat([joined, table[len(joined) :]]))
-    sums = running_sums(scores.span_tokens[first:behind])
+    sums = running_sums(scores.span_tokens[tokens])
     return SpanParts(first, sums, torch.stack(largest))
 
 

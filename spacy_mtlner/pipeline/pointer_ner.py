@@ -464,10 +464,9 @@ class PointerEntityRecognizer(SideTextComponent):
         if self.cfg["matching"] == "spans":
             logits = scores.starts.new_empty((len(firsts), scores.starts.shape[1]))
             chunks = firsts // SPAN_CHUNK
-            reach = SPAN_CHUNK + len(scores.span_lengths) - 1
             for chunk in chunks.unique().tolist():
                 here, first = (chunks == chunk).nonzero()[:, 0], chunk * SPAN_CHUNK
-                parts = prepare_spans(scores, first, first + reach)
+                parts = prepare_spans(scores, first, first + SPAN_CHUNK)
                 logits[here] = span_logits(scores, parts, firsts[here], sizes[here] - 1)
             values = self._borrow(logits).sigmoid()
         else:
@@ -489,7 +488,7 @@ class PointerEntityRecognizer(SideTextComponent):
         )
         for first in range(0, len(row_ends), SPAN_CHUNK):
             starts = first + is_start[first : first + SPAN_CHUNK].nonzero()[:, 0]
-            parts = prepare_spans(scores, first, first + SPAN_CHUNK + longest - 1)
+            parts = prepare_spans(scores, first, first + SPAN_CHUNK)
             firsts, offsets = list_spans(starts, row_ends[starts], longest)
             kept = is_end[firsts + offsets]
             firsts, offsets = firsts[kept], offsets[kept]
